@@ -1,0 +1,1 @@
+//! S3 operations as metadata transactions, placement and stripe plans

@@ -1,0 +1,1 @@
+//! Buckets, objects, uploads: rows over one ordered transactional key-value trait

@@ -1,0 +1,1 @@
+//! One slab of aligned, huge-page buffers

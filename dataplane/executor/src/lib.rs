@@ -1,0 +1,1 @@
+//! Stripe reads and writes: encode, fan-out, quorum, any k of n, verify

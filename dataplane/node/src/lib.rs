@@ -1,0 +1,1 @@
+//! The storage node: transport in front, store behind

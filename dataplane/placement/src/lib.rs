@@ -1,0 +1,1 @@
+//! Where shards go: a pure function of a versioned cluster map

@@ -1,0 +1,1 @@
+//! Shards on a device: log-structured extents, checksummed, group-committed
