@@ -227,8 +227,8 @@ impl ChecksumHasher {
 
 /// The checksum of a whole object from those of its parts, in order, each with its length in bytes.
 ///
-/// `None` when `algorithm` is no CRC (hashes don't combine) or a part's checksum is of another algorithm. Of no parts, it
-/// is the checksum of nothing.
+/// `None` when `algorithm` is no CRC (hashes don't combine) or a part's checksum is of another algorithm. Of no parts,
+/// it is the checksum of nothing.
 ///
 /// ```
 /// use penstock_digest::{ChecksumAlgorithm, ChecksumValue, combine_full_object, crc64nvme};

@@ -1,9 +1,9 @@
 //! Arithmetic behind combining CRCs: polynomials over GF(2) modulo the CRC's polynomial.
 //!
-//! Appending n zero bytes to a message multiplies its (bare) CRC by x^(8n), and CRCs are linear, so
-//! crc(a || b) = crc(a) * x^(8 |b|) + crc(b); the initial value and the final inversion cancel, since all three CRCs
-//! here use all ones for both. Powers of x are products of the x^(2^i) in a table, as many as the length has bits set. For a
-//! shard of 419,431 bytes that took 0.5 us on a Zen 5 core, where `crc-fast`'s own combine, which squares 64-by-64 bit
+//! Appending n zero bytes to a message multiplies its (bare) CRC by x^(8n), and CRCs are linear, so crc(a || b) =
+//! crc(a) * x^(8 |b|) + crc(b); the initial value and the final inversion cancel, since all three CRCs here use all
+//! ones for both. Powers of x are products of the x^(2^i) in a table, as many as the length has bits set. For a shard
+//! of 419,431 bytes that took 0.5 us on a Zen 5 core, where `crc-fast`'s own combine, which squares 64-by-64 bit
 //! matrices, took 81 us: too long for ten shards of every chunk. That one is what the tests compare with.
 
 /// Entries of the table of squares: a length in bytes has 64 bits, and a byte adds 3.

@@ -17,8 +17,8 @@ const LISTED_INLINE: usize = 24;
 
 /// A systematic Reed-Solomon code with k data and m parity shards.
 ///
-/// Data shards have the indices 0 to k - 1, parity shards k to k + m - 1. Make one per (k, m) and share it: it holds the
-/// prepared matrix and a bounded cache of decode matrices, and all methods take `&self`.
+/// Data shards have the indices 0 to k - 1, parity shards k to k + m - 1. Make one per (k, m) and share it: it holds
+/// the prepared matrix and a bounded cache of decode matrices, and all methods take `&self`.
 pub struct ReedSolomon {
     tier: Tier,
     k: usize,
@@ -28,8 +28,8 @@ pub struct ReedSolomon {
 }
 
 impl ReedSolomon {
-    /// A code with k data and m parity shards, on the fastest tier of this machine or the one that the environment forces
-    /// ([`Tier::from_env`]). m may be 0: data without protection.
+    /// A code with k data and m parity shards, on the fastest tier of this machine or the one that the environment
+    /// forces ([`Tier::from_env`]). m may be 0: data without protection.
     ///
     /// # Errors
     /// [`ErasureError::OutOfRange`] unless 1 <= k and k + m <= [`SHARDS_MAX`]; [`ErasureError::Tier`] when the

@@ -1,7 +1,7 @@
 //! Systematic Reed-Solomon codes over GF(2^8): k data shards, m parity shards, any k of which give back all others.
 //!
-//! **What.** [`ReedSolomon`] encodes parity, verifies it, rebuilds lost shards and updates parity in place when one data
-//! shard changes. Shards of one stripe have one length, any from 1 byte up; data shards are stored as they are.
+//! **What.** [`ReedSolomon`] encodes parity, verifies it, rebuilds lost shards and updates parity in place when one
+//! data shard changes. Shards of one stripe have one length, any from 1 byte up; data shards are stored as they are.
 //!
 //! **Why this matrix.** Parity row i of data column j has the coefficient
 //!
@@ -14,16 +14,16 @@
 //! Its first row and its first column are all ones: the first parity is the XOR of the data, one lost data shard comes
 //! back by XOR alone, and (k-1)(m-1) products are left of k m. It depends neither on k nor on m, so that a stripe with
 //! fewer data shards has the parity of one whose other data shards are zero, and the first parities of a stripe are the
-//! same however many there are. **Parity is stored, so this formula is a format**: golden hashes in the tests pin it, and
-//! `tests/golden_reference.py` derives the same hashes without this crate.
+//! same however many there are. **Parity is stored, so this formula is a format**: golden hashes in the tests pin it,
+//! and `tests/golden_reference.py` derives the same hashes without this crate.
 //!
 //! # Any k of the k + m shards decode
 //!
 //! *Claim.* Every square submatrix of b is nonsingular, whenever k + m <= 255.
 //!
 //! *Proof.* Let a(i, j) = 1 / (x_i + y_j). Parity rows use x from 255 down to 256 - m, data columns use y from 0 up to
-//! k - 1 < 256 - m; so all x and y are distinct, x_i + y_j is never 0 (in characteristic 2, a sum is 0 only for equals),
-//! and a is a Cauchy matrix. A square Cauchy matrix on rows R and columns C has the determinant
+//! k - 1 < 256 - m; so all x and y are distinct, x_i + y_j is never 0 (in characteristic 2, a sum is 0 only for
+//! equals), and a is a Cauchy matrix. A square Cauchy matrix on rows R and columns C has the determinant
 //!
 //! ```text
 //! product over i < i' in R of (x_i + x_i')  *  product over j < j' in C of (y_j + y_j')
@@ -31,16 +31,16 @@
 //!                 product over i in R, j in C of (x_i + y_j)
 //! ```
 //!
-//! (signs don't matter in characteristic 2), every factor of which is a sum of two distinct elements, hence not 0; and a
-//! square submatrix of a Cauchy matrix is one, too. Now b(i, j) = r_i a(i, j) c_j with r_i = (x_i + y_0) / (x_0 + y_0)
-//! and c_j = x_0 + y_j, all of them not 0. Scaling rows and columns multiplies the determinant of a submatrix by
+//! (signs don't matter in characteristic 2), every factor of which is a sum of two distinct elements, hence not 0; and
+//! a square submatrix of a Cauchy matrix is one, too. Now b(i, j) = r_i a(i, j) c_j with r_i = (x_i + y_0) / (x_0 +
+//! y_0) and c_j = x_0 + y_j, all of them not 0. Scaling rows and columns multiplies the determinant of a submatrix by
 //! the r_i and c_j of its rows and columns, so it stays other than 0. Substituting i = 0, or j = 0, gives b = 1. ∎
 //!
-//! *Consequence.* Let E be the lost data shards among any k that are left, D the data shards among these, and Q the parity
-//! shards among these: |Q| = k - |D| = |E|. Each parity q in Q says `sum over e in E of b(q, e) d_e = p_q + sum over
-//! j in D of b(q, j) d_j`: |E| equations with |E| unknowns, whose matrix is a square submatrix of b, so they have exactly
-//! one solution. That is also how decoding is done here: the matrix to invert is |E| by |E|, not k by k; and since its
-//! leading submatrices are nonsingular as well, elimination never meets a zero pivot.
+//! *Consequence.* Let E be the lost data shards among any k that are left, D the data shards among these, and Q the
+//! parity shards among these: |Q| = k - |D| = |E|. Each parity q in Q says `sum over e in E of b(q, e) d_e = p_q + sum
+//! over j in D of b(q, j) d_j`: |E| equations with |E| unknowns, whose matrix is a square submatrix of b, so they have
+//! exactly one solution. That is also how decoding is done here: the matrix to invert is |E| by |E|, not k by k; and
+//! since its leading submatrices are nonsingular as well, elimination never meets a zero pivot.
 //!
 //! **How it fails.** Everything that can be wrong with a call's shards is an [`ErasureError`], found before a byte is
 //! written. Corruption is not detected by decoding: give [`ReedSolomon::reconstruct`] only shards whose checksums hold.

@@ -18,10 +18,11 @@ pub(crate) struct Group {
     pub(crate) ones_column: bool,
 }
 
-/// A matrix over GF(2^8) with the lookup tables that the kernels need: `rows` destinations as sums of `columns` sources.
+/// A matrix over GF(2^8) with the lookup tables that the kernels need: `rows` destinations as sums of `columns`
+/// sources.
 ///
-/// 32 bytes per coefficient; make it once per matrix and keep it. Rows and columns of ones cost no products, which is why
-/// codes normalise their matrices.
+/// 32 bytes per coefficient; make it once per matrix and keep it. Rows and columns of ones cost no products, which is
+/// why codes normalise their matrices.
 ///
 /// ```
 /// use penstock_gf256::Coefficients;

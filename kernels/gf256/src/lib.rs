@@ -1,8 +1,8 @@
 //! Region kernels over GF(2^8): what Reed-Solomon encoding and decoding spend their time in.
 //!
 //! **What.** [`dot_product`] multiplies a matrix of coefficients with a vector of byte regions, [`mul_add`] adds one
-//! scaled region to another, [`xor`] adds without scaling. The field is GF(2^8) modulo
-//! [`POLYNOMIAL`] = x^8 + x^4 + x^3 + x^2 + 1 (0x11d), the one that ISA-L and klauspost/reedsolomon use; addition is XOR.
+//! scaled region to another, [`xor`] adds without scaling. The field is GF(2^8) modulo [`POLYNOMIAL`] = x^8 + x^4 + x^3
+//! + x^2 + 1 (0x11d), the one that ISA-L and klauspost/reedsolomon use; addition is XOR.
 //!
 //! **Why a crate.** `unsafe` lives here, and only here, so that the codes above it forbid it. The same generic loops
 //! (module `vector`) serve every SIMD tier; a tier only says how one vector is loaded, stored, added and multiplied.

@@ -1,10 +1,11 @@
 //! The loops that every SIMD tier shares, generic over one vector.
 //!
-//! A tier implements [`Vector`] and calls these functions from a function that enables its instructions. Everything here
-//! is `inline(always)`, so that it is compiled with the caller's instructions; for the same reason there are no closures.
+//! A tier implements [`Vector`] and calls these functions from a function that enables its instructions. Everything
+//! here is `inline(always)`, so that it is compiled with the caller's instructions; for the same reason there are no
+//! closures.
 //!
-//! Lengths that are no multiple of the vector: sums that overwrite ([`dot_product`]) end with a vector that overlaps the
-//! one before it, since writing the same bytes twice is harmless; sums that accumulate end byte by byte. Regions
+//! Lengths that are no multiple of the vector: sums that overwrite ([`dot_product`]) end with a vector that overlaps
+//! the one before it, since writing the same bytes twice is harmless; sums that accumulate end byte by byte. Regions
 //! shorter than one vector go to the scalar reference.
 
 use crate::coefficients::{Coefficients, Group};
