@@ -1,0 +1,3 @@
+//! Tests of the key-value layer.
+
+mod send;
