@@ -1,0 +1,172 @@
+//! The memory of one stripe while it is written: a chunk that is filled as bytes come in, and room for its parity.
+//!
+//! All of it is taken at once, at the door: a chunk that has been filled can always be encoded, and never waits for
+//! memory that other filled chunks hold.
+//!
+//! A full 4 MiB chunk of RS(10,4) is 256 bytes short of ten shards, and pool blocks are powers of two: the pad would
+//! double the block. So the pad past the block's end is not in memory at all ([`crate::layout::ZEROS`] stands for it).
+
+use penstock_buf::{BufMut, BufPool};
+use penstock_proto::{Code, limits};
+
+use crate::error::ExecutorError;
+
+/// Up to this padded length a chunk's pad lies in its own block, even where that makes the block the next size.
+const PAD_IN_PLACE_BYTES_MAX: usize = 1 << 20;
+
+/// A chunk in the making, with room for its parity. Owned by one task; fill it, then write it.
+#[derive(Debug)]
+pub struct ChunkBuf {
+    code: Code,
+    chunk_bytes_max: usize,
+    len: usize,
+    data: BufMut,
+    parity: Vec<BufMut>,
+}
+
+/// What a [`ChunkBuf`] is made of.
+pub(crate) struct Parts {
+    pub(crate) code: Code,
+    pub(crate) chunk_bytes: usize,
+    /// The chunk's bytes, then whatever the pool had there.
+    pub(crate) data: BufMut,
+    /// m buffers of `shard_bytes` each, contents unspecified.
+    pub(crate) parity: Vec<BufMut>,
+}
+
+/// Bytes to take for the data of a chunk.
+fn data_block_bytes(code: Code, chunk_bytes_max: usize) -> usize {
+    let padded = code.k() * code.shard_bytes(chunk_bytes_max);
+    let block = chunk_bytes_max.next_power_of_two();
+    if padded <= block.max(PAD_IN_PLACE_BYTES_MAX) { padded } else { block }
+}
+
+/// Lengths of the buffers to take for the parity of a chunk: one for all or one for each, whatever takes less.
+fn parity_block_bytes(code: Code, chunk_bytes_max: usize, buffer_bytes_max: usize) -> Vec<usize> {
+    let shard = code.shard_bytes(chunk_bytes_max);
+    let block = |bytes: usize| bytes.next_power_of_two().max(limits::BLOCK_BYTES);
+    match code.m() {
+        0 => Vec::new(),
+        m if block(m * shard) <= m * block(shard) && m * shard <= buffer_bytes_max => vec![m * shard],
+        m => vec![shard; m],
+    }
+}
+
+impl ChunkBuf {
+    /// Takes the memory of a chunk of up to `chunk_bytes_max` bytes. Waits for it without bound: the caller has one.
+    pub(crate) async fn acquire(pool: &BufPool, code: Code, chunk_bytes_max: usize) -> Result<Self, ExecutorError> {
+        if chunk_bytes_max == 0 || chunk_bytes_max > limits::CHUNK_BYTES {
+            return Err(ExecutorError::BadPlan(format!(
+                "a chunk has 1 to {} bytes, not {chunk_bytes_max}",
+                limits::CHUNK_BYTES
+            )));
+        }
+        let wait = limits::STRIPE_DEADLINE;
+        let data = pool.acquire(data_block_bytes(code, chunk_bytes_max), wait).await?;
+        let mut parity = Vec::with_capacity(code.m());
+        for bytes in parity_block_bytes(code, chunk_bytes_max, pool.buffer_bytes_max()) {
+            parity.push(pool.acquire(bytes, wait).await?);
+        }
+        Ok(Self { code, chunk_bytes_max, len: 0, data, parity })
+    }
+
+    /// The code it will be written with.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Bytes filled so far.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing has been filled in.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes that still fit.
+    pub fn remaining(&self) -> usize {
+        self.chunk_bytes_max - self.len
+    }
+
+    /// Whether nothing more fits.
+    pub fn is_full(&self) -> bool {
+        self.remaining() == 0
+    }
+
+    /// The bytes filled so far.
+    pub fn filled(&self) -> &[u8] {
+        &self.data[..self.len]
+    }
+
+    /// The room that is left, for reading into; contents are unspecified. Then say how much with [`ChunkBuf::advance`].
+    pub fn spare(&mut self) -> &mut [u8] {
+        &mut self.data[self.len..self.chunk_bytes_max]
+    }
+
+    /// Counts the first `bytes` of [`ChunkBuf::spare`] as filled.
+    ///
+    /// # Panics
+    /// When that is more than there is room for.
+    pub fn advance(&mut self, bytes: usize) {
+        assert!(bytes <= self.remaining(), "advance({bytes}) of a chunk with room for {}", self.remaining());
+        self.len += bytes;
+    }
+
+    /// Takes as much of `bytes` as fits, and says how much that is.
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(self.remaining());
+        self.spare()[..taken].copy_from_slice(&bytes[..taken]);
+        self.advance(taken);
+        taken
+    }
+
+    /// Gives up the chunk for its parts, the parity cut to the shard length of the actual fill.
+    pub(crate) fn into_parts(self) -> Parts {
+        let shard_bytes = self.code.shard_bytes(self.len);
+        let mut parity = self.parity;
+        if parity.len() < self.code.m() {
+            // One buffer for all. Shards of the actual fill are at most as long as those it was made for.
+            let mut rest = parity.remove(0);
+            for _ in 1..self.code.m() {
+                let next = rest.split_off(shard_bytes);
+                parity.push(std::mem::replace(&mut rest, next));
+            }
+            parity.push(rest);
+        }
+        for shard in &mut parity {
+            shard.truncate(shard_bytes);
+        }
+        Parts { code: self.code, chunk_bytes: self.len, data: self.data, parity }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_chunk_takes_no_more_than_twice_its_bytes() {
+        for (k, m) in [(1, 0), (2, 1), (4, 2), (10, 4), (20, 4), (3, 2), (44, 4)] {
+            let code = Code::new(k, m).unwrap();
+            assert_eq!(data_block_bytes(code, limits::CHUNK_BYTES).next_power_of_two(), 4 << 20, "{code}");
+            let parity: usize =
+                parity_block_bytes(code, limits::CHUNK_BYTES, 8 << 20).iter().map(|b| b.next_power_of_two()).sum();
+            assert!(parity <= 2 * m * code.shard_bytes(limits::CHUNK_BYTES), "{code}: {parity}");
+        }
+    }
+
+    #[test]
+    fn only_the_last_shard_ever_ends_past_the_block() {
+        for k in 1..=48usize {
+            let code = Code::new(k, 0).unwrap();
+            for chunk_bytes_max in [1, 4096, 65_536, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3_000_000, 4 << 20] {
+                let block = data_block_bytes(code, chunk_bytes_max);
+                assert!(block >= chunk_bytes_max);
+                let spill = (k * code.shard_bytes(chunk_bytes_max)).saturating_sub(block);
+                assert!(spill < code.shard_bytes(chunk_bytes_max), "k={k} of {chunk_bytes_max}");
+            }
+        }
+    }
+}
