@@ -1,0 +1,204 @@
+//! Keys: a letter for the table, then fields whose bytes sort as their values do.
+//!
+//! No key is a prefix of another table's, and a range over one bucket, upload, list or data id is one prefix. Object
+//! keys stand last and raw, so that a listing's order is bytewise, as S3 has it. Where something follows an object key
+//! (uploads), each of its bytes is stored plus one and a zero ends it: UTF-8 has no byte above 0xF4, so nothing
+//! overflows, nothing needs escaping (an escape could double a 1,024-byte key past the KV's limit), and the order stays.
+
+use penstock_proto::{DataId, limits};
+
+use super::TablesError;
+use crate::kv::prefix_end;
+
+/// `B | name`.
+pub(super) const BUCKETS: u8 = b'B';
+/// `C | name`: counters, 8 bytes little-endian.
+pub(super) const COUNTERS: u8 = b'C';
+/// `G | not before, u64 | id`.
+pub(super) const GARBAGE: u8 = b'G';
+/// `M | data id | index, u32`.
+pub(super) const MANIFESTS: u8 = b'M';
+/// `O | bucket id, u64 | key`.
+pub(super) const OBJECTS: u8 = b'O';
+/// `P | list id | index, u32`.
+pub(super) const PART_LISTS: u8 = b'P';
+/// `R | data id | stripe, u32`.
+pub(super) const REPAIRS: u8 = b'R';
+/// `S | name`.
+pub(super) const SETTINGS: u8 = b'S';
+/// `T | upload id, 24 bytes | number, u32`.
+pub(super) const PARTS: u8 = b'T';
+/// `U | bucket id, u64 | key + 1 | 0 | upload id, 24 bytes`.
+pub(super) const UPLOADS: u8 = b'U';
+/// `V | upload id, 24 bytes`: how often the upload's parts changed; a counter.
+pub(super) const PARTS_VERSIONS: u8 = b'V';
+/// `W | id`.
+pub(super) const WRITES: u8 = b'W';
+
+/// A binary upload id: initiation time in ms, big-endian, then 16 random bytes.
+pub(super) type UploadKey = [u8; 24];
+
+fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    out.push(table);
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out
+}
+
+pub(super) fn table(table: u8) -> Vec<u8> {
+    vec![table]
+}
+
+pub(super) fn bucket(name: &str) -> Vec<u8> {
+    key(BUCKETS, &[name.as_bytes()])
+}
+
+pub(super) fn counter(name: &str) -> Vec<u8> {
+    key(COUNTERS, &[name.as_bytes()])
+}
+
+pub(super) fn setting(name: &str) -> Vec<u8> {
+    key(SETTINGS, &[name.as_bytes()])
+}
+
+pub(super) fn objects(bucket: u64) -> Vec<u8> {
+    key(OBJECTS, &[&bucket.to_be_bytes()])
+}
+
+pub(super) fn object(bucket: u64, name: &str) -> Result<Vec<u8>, TablesError> {
+    check_name(name)?;
+    Ok(key(OBJECTS, &[&bucket.to_be_bytes(), name.as_bytes()]))
+}
+
+pub(super) fn manifests(data: DataId) -> Vec<u8> {
+    key(MANIFESTS, &[&data.to_bytes()])
+}
+
+pub(super) fn manifest(data: DataId, index: u32) -> Vec<u8> {
+    key(MANIFESTS, &[&data.to_bytes(), &index.to_be_bytes()])
+}
+
+pub(super) fn part_lists(list: DataId) -> Vec<u8> {
+    key(PART_LISTS, &[&list.to_bytes()])
+}
+
+pub(super) fn part_list(list: DataId, index: u32) -> Vec<u8> {
+    key(PART_LISTS, &[&list.to_bytes(), &index.to_be_bytes()])
+}
+
+pub(super) fn repairs(data: DataId) -> Vec<u8> {
+    key(REPAIRS, &[&data.to_bytes()])
+}
+
+pub(super) fn repair(data: DataId, stripe: u32) -> Vec<u8> {
+    key(REPAIRS, &[&data.to_bytes(), &stripe.to_be_bytes()])
+}
+
+/// The inverse of [`repair`].
+pub(super) fn parse_repair(key: &[u8]) -> Option<(DataId, u32)> {
+    let (data, stripe) = key.strip_prefix(&[REPAIRS])?.split_first_chunk::<16>()?;
+    Some((DataId::from_bytes(*data), u32::from_be_bytes(stripe.try_into().ok()?)))
+}
+
+pub(super) fn write(id: DataId) -> Vec<u8> {
+    key(WRITES, &[&id.to_bytes()])
+}
+
+/// The inverse of [`write`].
+pub(super) fn parse_write(key: &[u8]) -> Option<DataId> {
+    Some(DataId::from_bytes(key.strip_prefix(&[WRITES])?.try_into().ok()?))
+}
+
+pub(super) fn garbage(not_before_unix_ms: u64, id: DataId) -> Vec<u8> {
+    key(GARBAGE, &[&not_before_unix_ms.to_be_bytes(), &id.to_bytes()])
+}
+
+/// The inverse of [`garbage`].
+pub(super) fn parse_garbage(key: &[u8]) -> Option<(u64, DataId)> {
+    let (not_before, id) = key.strip_prefix(&[GARBAGE])?.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*not_before), DataId::from_bytes(id.try_into().ok()?)))
+}
+
+pub(super) fn parts(upload: &UploadKey) -> Vec<u8> {
+    key(PARTS, &[upload])
+}
+
+pub(super) fn part(upload: &UploadKey, number: u32) -> Vec<u8> {
+    key(PARTS, &[upload, &number.to_be_bytes()])
+}
+
+pub(super) fn parts_version(upload: &UploadKey) -> Vec<u8> {
+    key(PARTS_VERSIONS, &[upload])
+}
+
+pub(super) fn uploads(bucket: u64) -> Vec<u8> {
+    key(UPLOADS, &[&bucket.to_be_bytes()])
+}
+
+pub(super) fn upload(bucket: u64, name: &str, upload: &UploadKey) -> Result<Vec<u8>, TablesError> {
+    check_name(name)?;
+    Ok(key(UPLOADS, &[&bucket.to_be_bytes(), &shifted(name.as_bytes()), &[0], upload]))
+}
+
+/// Every byte plus one.
+pub(super) fn shifted(name: &[u8]) -> Vec<u8> {
+    // Names are UTF-8 (or what follows a UTF-8 prefix: at most 0xF5), so nothing wraps.
+    name.iter().map(|byte| byte.wrapping_add(1)).collect()
+}
+
+/// The object key and upload id of an upload row's key without its `U | bucket id`.
+pub(super) fn parse_upload(key: &[u8]) -> Option<(String, UploadKey)> {
+    let (rest, upload) = key.split_last_chunk::<24>()?;
+    let (end, name) = rest.split_last()?;
+    let name: Vec<u8> = name.iter().map(|byte| byte.wrapping_sub(1)).collect();
+    (*end == 0).then_some(())?;
+    Some((String::from_utf8(name).ok()?, *upload))
+}
+
+/// The binary form of an upload id; `None` for what can't be one.
+pub(super) fn upload_key(upload_id: &str) -> Option<UploadKey> {
+    let digits: &[u8; 48] = upload_id.as_bytes().try_into().ok()?;
+    let mut out = [0; 24];
+    for (byte, pair) in out.iter_mut().zip(digits.as_chunks::<2>().0) {
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Some(out)
+}
+
+/// The text form of an upload id.
+pub(super) fn upload_id(upload: &UploadKey) -> String {
+    let mut out = String::with_capacity(48);
+    for byte in upload {
+        for nibble in [byte >> 4, byte & 15] {
+            out.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
+        }
+    }
+    out
+}
+
+/// Lower case alone: one id has one spelling.
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+/// The first key after `key`.
+pub(super) fn after(key: &[u8]) -> Vec<u8> {
+    let mut out = key.to_vec();
+    out.push(0);
+    out
+}
+
+/// The first key after everything that starts with `prefix`.
+pub(super) fn past(prefix: &[u8]) -> Vec<u8> {
+    prefix_end(prefix)
+}
+
+pub(super) fn check_name(name: &str) -> Result<(), TablesError> {
+    if name.is_empty() || name.len() > limits::KEY_BYTES_MAX { Err(TablesError::KeyLength) } else { Ok(()) }
+}
