@@ -5,9 +5,9 @@
 //! when it wants it: after it has checked the capability and has a buffer. Over TCP [`OneSided::pull`] and
 //! [`OneSided::push`] move bytes on the connection; over RDMA they are READ and WRITE.
 //!
-//! **Who implements it.** [`MemTransport`] (nodes in this process), `TcpMessenger` with `serve_tcp`
-//! (`docs/formats/tcp-transport.md`). `Faulty` and `Throttled` wrap any of them, so that production code runs
-//! unmodified under faults. Each passes the same suite, `conformance`.
+//! **Who implements it.** [`MemTransport`] (nodes in this process), [`TcpMessenger`] with [`serve_tcp`]
+//! (`docs/formats/tcp-transport.md`). [`Faulty`] and [`Throttled`] wrap any of them, so that production code runs
+//! unmodified under faults. Each passes the same suite, [`conformance`].
 //!
 //! **What callers may rely on.** A call ends within its deadline. A call that ends in an error, or is cancelled, may or
 //! may not have been executed, once or (a stale connection, a duplicated message) twice: **every request must be safe to
@@ -18,8 +18,15 @@
 //! to it any more; it is not given back to the caller.
 #![forbid(unsafe_code)]
 
+pub mod conformance;
 mod error;
+mod faulty;
 mod mem;
+mod tcp;
+mod throttled;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +37,10 @@ use penstock_buf::{Buf, BufMut};
 use penstock_proto::{NodeId, limits};
 
 pub use error::TransportError;
+pub use faulty::{FaultCounts, FaultOptions, Faulty, Partition};
 pub use mem::MemTransport;
+pub use tcp::{TcpMessenger, TcpOptions, TcpServerCounts, TcpServerOptions, TcpServerStats, TcpStats, serve_tcp};
+pub use throttled::{ThrottleOptions, Throttled};
 
 /// Longest payload of one message, either way.
 pub const PAYLOAD_BYTES_MAX: usize = limits::SHARD_BYTES_MAX;
