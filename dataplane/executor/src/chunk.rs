@@ -3,8 +3,9 @@
 //! All of it is taken at once, at the door: a chunk that has been filled can always be encoded, and never waits for
 //! memory that other filled chunks hold.
 //!
-//! A full 4 MiB chunk of RS(10,4) is 256 bytes short of ten shards, and pool blocks are powers of two: the pad would
-//! double the block. So the pad past the block's end is not in memory at all ([`crate::layout::ZEROS`] stands for it).
+//! A full 4 MiB chunk of RS(10,4) is 256 bytes short of ten shards, and the pool looks for room in powers of two: for
+//! the sake of the pad it would have to find 8 MiB. So where the pad would make the block the next size, it is not in
+//! memory at all ([`crate::layout::ZEROS`] stands for it).
 
 use penstock_buf::{BufMut, BufPool};
 use penstock_proto::{Code, limits};
@@ -13,6 +14,8 @@ use crate::error::ExecutorError;
 
 /// Up to this padded length a chunk's pad lies in its own block, even where that makes the block the next size.
 const PAD_IN_PLACE_BYTES_MAX: usize = 1 << 20;
+/// Up to this length the parity shards of a stripe share a buffer.
+const PARITY_TOGETHER_BYTES_MAX: usize = 64 << 10;
 
 /// A chunk in the making, with room for its parity. Owned by one task; fill it, then write it.
 #[derive(Debug)]
@@ -41,13 +44,13 @@ fn data_block_bytes(code: Code, chunk_bytes_max: usize) -> usize {
     if padded <= block.max(PAD_IN_PLACE_BYTES_MAX) { padded } else { block }
 }
 
-/// Lengths of the buffers to take for the parity of a chunk: one for all or one for each, whatever takes less.
-fn parity_block_bytes(code: Code, chunk_bytes_max: usize, buffer_bytes_max: usize) -> Vec<usize> {
+/// Lengths of the buffers to take for the parity of a chunk: one for all where it is small, so that shards of a cache
+/// line don't take a page each; else one for each, because smaller blocks are easier to find.
+fn parity_block_bytes(code: Code, chunk_bytes_max: usize) -> Vec<usize> {
     let shard = code.shard_bytes(chunk_bytes_max);
-    let block = |bytes: usize| bytes.next_power_of_two().max(limits::BLOCK_BYTES);
     match code.m() {
         0 => Vec::new(),
-        m if block(m * shard) <= m * block(shard) && m * shard <= buffer_bytes_max => vec![m * shard],
+        m if m * shard <= PARITY_TOGETHER_BYTES_MAX => vec![m * shard],
         m => vec![shard; m],
     }
 }
@@ -64,7 +67,7 @@ impl ChunkBuf {
         let wait = limits::STRIPE_DEADLINE;
         let data = pool.acquire(data_block_bytes(code, chunk_bytes_max), wait).await?;
         let mut parity = Vec::with_capacity(code.m());
-        for bytes in parity_block_bytes(code, chunk_bytes_max, pool.buffer_bytes_max()) {
+        for bytes in parity_block_bytes(code, chunk_bytes_max) {
             parity.push(pool.acquire(bytes, wait).await?);
         }
         Ok(Self { code, chunk_bytes_max, len: 0, data, parity })
@@ -147,13 +150,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_chunk_takes_no_more_than_twice_its_bytes() {
-        for (k, m) in [(1, 0), (2, 1), (4, 2), (10, 4), (20, 4), (3, 2), (44, 4)] {
+    fn no_block_of_a_full_chunk_is_larger_than_4_mib() {
+        for (k, m) in [(1, 0), (1, 2), (2, 1), (4, 2), (10, 4), (20, 4), (3, 2), (44, 4)] {
             let code = Code::new(k, m).unwrap();
-            assert_eq!(data_block_bytes(code, limits::CHUNK_BYTES).next_power_of_two(), 4 << 20, "{code}");
-            let parity: usize =
-                parity_block_bytes(code, limits::CHUNK_BYTES, 8 << 20).iter().map(|b| b.next_power_of_two()).sum();
-            assert!(parity <= 2 * m * code.shard_bytes(limits::CHUNK_BYTES), "{code}: {parity}");
+            assert!(data_block_bytes(code, limits::CHUNK_BYTES) <= 4 << 20, "{code}");
+            let parity = parity_block_bytes(code, limits::CHUNK_BYTES);
+            assert!(parity.iter().all(|bytes| *bytes <= 4 << 20), "{code}: {parity:?}");
+            assert_eq!(parity.iter().sum::<usize>(), m * code.shard_bytes(limits::CHUNK_BYTES));
         }
     }
 

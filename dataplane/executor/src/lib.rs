@@ -81,6 +81,8 @@ pub struct ExecutorOptions {
     pub straggler_grace: Duration,
     /// See [`HEDGE_DELAY`]. Must not be zero.
     pub hedge_delay: Duration,
+    /// See [`SUSPECT_FOR`].
+    pub suspect_for: Duration,
     /// See [`PART_READ_SHARD_BYTES`].
     pub part_read_shard_bytes: usize,
 }
@@ -93,6 +95,7 @@ impl Default for ExecutorOptions {
             buffer_wait: limits::BUFFER_WAIT,
             straggler_grace: STRAGGLER_GRACE,
             hedge_delay: HEDGE_DELAY,
+            suspect_for: SUSPECT_FOR,
             part_read_shard_bytes: PART_READ_SHARD_BYTES,
         }
     }
@@ -118,7 +121,7 @@ impl Executor {
     /// An executor that reaches nodes through `messenger` and lives on the memory of `pool`. The pool must have room for
     /// some chunks: 6 MiB each with RS(10,4) and RS(4,2), 4 MiB each when read.
     pub fn new(messenger: Arc<dyn Messenger>, pool: BufPool, options: ExecutorOptions) -> Self {
-        let (codes, watch, door) = (Codes::default(), Watch::default(), tokio::sync::Mutex::new(()));
+        let (codes, watch, door) = (Codes::default(), Watch::new(options.suspect_for), tokio::sync::Mutex::new(()));
         Self { inner: Arc::new(Inner { messenger, pool, options, codes, watch, door }) }
     }
 

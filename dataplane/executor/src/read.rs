@@ -151,7 +151,7 @@ impl Executor {
                 _ = ticks.tick() => machine.on(ReadEvent::Tick),
             };
         }
-        for shard in members(machine.still_late()) {
+        for shard in members(machine.passed_over()) {
             self.inner.watch.late(reading.target.nodes[shard]);
         }
         Ok(in_hand)

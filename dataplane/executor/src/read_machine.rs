@@ -157,9 +157,9 @@ impl ReadMachine {
         self.step(Vec::new())
     }
 
-    /// Shards that were declared late and are still outstanding.
-    pub(crate) fn still_late(&self) -> u64 {
-        self.late & self.flying()
+    /// Shards that a read is finished without waiting for: those declared late, and those wanted but computed.
+    pub(crate) fn passed_over(&self) -> u64 {
+        self.flying() & (self.late | self.wanted_unfinished())
     }
 
     /// Whole shards in hand, those known included.

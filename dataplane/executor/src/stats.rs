@@ -41,8 +41,10 @@ pub struct ExecutorStats {
     pub further_asks: u64,
 }
 
-#[derive(Default)]
-pub(crate) struct Watch(Mutex<Inner>);
+pub(crate) struct Watch {
+    inner: Mutex<Inner>,
+    suspect_for: Duration,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -51,16 +53,20 @@ struct Inner {
 }
 
 impl Watch {
+    pub(crate) fn new(suspect_for: Duration) -> Self {
+        Self { inner: Mutex::default(), suspect_for }
+    }
+
     pub(crate) fn snapshot(&self) -> ExecutorStats {
-        self.0.lock().stats.clone()
+        self.inner.lock().stats.clone()
     }
 
     pub(crate) fn count(&self, change: impl FnOnce(&mut ExecutorStats)) {
-        change(&mut self.0.lock().stats);
+        change(&mut self.inner.lock().stats);
     }
 
     pub(crate) fn failed(&self, node: NodeId, kind: FailureKind) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let counters = inner.stats.nodes.entry(node).or_default();
         if kind == FailureKind::Corrupt {
             counters.corrupt += 1;
@@ -68,18 +74,18 @@ impl Watch {
             counters.failed += 1;
         }
         if matches!(kind, FailureKind::Unreachable | FailureKind::Deadline) {
-            inner.suspect_until.insert(node, Instant::now() + SUSPECT_FOR);
+            inner.suspect_until.insert(node, Instant::now() + self.suspect_for);
         }
     }
 
     pub(crate) fn late(&self, node: NodeId) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         inner.stats.nodes.entry(node).or_default().late += 1;
-        inner.suspect_until.insert(node, Instant::now() + SUSPECT_FOR);
+        inner.suspect_until.insert(node, Instant::now() + self.suspect_for);
     }
 
     pub(crate) fn answered(&self, node: NodeId) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         // Nearly always empty: the fast path pays one uncontended lock.
         if !inner.suspect_until.is_empty() {
             inner.suspect_until.remove(&node);
@@ -88,7 +94,7 @@ impl Watch {
 
     /// Which of a stripe's nodes are under suspicion, as a bitmap over its shards.
     pub(crate) fn suspects(&self, nodes: &[NodeId]) -> u64 {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         if inner.suspect_until.is_empty() {
             return 0;
         }

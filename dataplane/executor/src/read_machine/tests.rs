@@ -67,7 +67,7 @@ fn a_tick_asks_for_one_more_and_never_for_more_than_m() {
     assert_eq!(machine.on(ReadEvent::Tick).asks, [whole(4)]);
     assert_eq!(machine.on(ReadEvent::Tick).asks, [whole(5)]);
     assert_eq!(machine.on(ReadEvent::Tick), Step::default());
-    assert_eq!(machine.still_late(), 0b1100);
+    assert_eq!(machine.passed_over(), 0b1100);
     machine.on(ReadEvent::Arrived(whole(5)));
     assert_eq!(machine.on(ReadEvent::Arrived(whole(4))).verdict, Some(Verdict::Decode));
 }
@@ -143,7 +143,7 @@ fn drive(plan: ReadPlan, draws: &[(u8, u8)], failing: u64) -> Result<(), TestCas
             prop_assert!(ask.whole || plan.wanted_part >> ask.shard & 1 == 1);
             if plan.last_resort >> ask.shard & 1 == 1 {
                 let parts_flying = outstanding.iter().filter(|o| !o.whole).fold(0u64, |set, o| set | 1 << o.shard);
-                let lost = failed | machine.still_late() | parts_flying & !wanted;
+                let lost = failed | machine.late & machine.flying() | parts_flying & !wanted;
                 let others = ((1u64 << plan.n) - 1) & !plan.last_resort & !lost | plan.known;
                 let parts = parts_flying | have_part;
                 prop_assert!(count(others & !parts) < plan.k, "asks a shard of last resort while others would do");
