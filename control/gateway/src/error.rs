@@ -89,7 +89,11 @@ impl Error {
         use ErrorKind as K;
         matches!(
             self.kind,
-            K::SlowDown | K::ServiceUnavailable | K::ConditionalRequestConflict | K::InsufficientStorage | K::RequestTimeout
+            K::SlowDown
+                | K::ServiceUnavailable
+                | K::ConditionalRequestConflict
+                | K::InsufficientStorage
+                | K::RequestTimeout
         )
     }
 }

@@ -1,0 +1,64 @@
+//! Bucket operations.
+
+use penstock_meta::tables::{BucketRow, TablesError};
+use penstock_proto::limits;
+
+use crate::api::{BucketInfo, BucketPage, ListBuckets};
+use crate::error::{Error, ErrorKind, Result};
+use crate::gateway::Gateway;
+use crate::names;
+
+impl Gateway {
+    /// `CreateBucket`.
+    ///
+    /// # Errors
+    /// InvalidBucketName; TooManyBuckets; BucketAlreadyOwnedByYou, in every region (AWS answers 200 in us-east-1 alone,
+    /// for old clients' sake).
+    pub async fn create_bucket(&self, name: &str, region: &str) -> Result<()> {
+        let _admitted = self.inner.admit()?;
+        names::check_bucket_name(name)?;
+        match self.inner.tables.create_bucket(name, region, self.inner.clock.now_unix_ms()).await {
+            Ok(_row) => Ok(()),
+            Err(TablesError::BucketExists) => Err(Error::new(
+                ErrorKind::BucketAlreadyOwnedByYou,
+                "The bucket you tried to create already exists, and you own it.",
+            )),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// `HeadBucket`.
+    ///
+    /// # Errors
+    /// NoSuchBucket.
+    pub async fn head_bucket(&self, name: &str) -> Result<BucketInfo> {
+        let _admitted = self.inner.admit()?;
+        Ok(info(self.inner.bucket(name).await?))
+    }
+
+    /// `ListBuckets`.
+    ///
+    /// # Errors
+    /// When the metadata can't be read.
+    pub async fn list_buckets(&self, request: ListBuckets) -> Result<BucketPage> {
+        let _admitted = self.inner.admit()?;
+        let max = request.max.unwrap_or(limits::BUCKETS_MAX).min(limits::BUCKETS_MAX);
+        let (rows, more) = self.inner.tables.list_buckets(&request.prefix, request.after.as_deref(), max).await?;
+        let buckets: Vec<_> = rows.into_iter().map(info).collect();
+        let next_after = if more { buckets.last().map(|last: &BucketInfo| last.name.clone()) } else { None };
+        Ok(BucketPage { buckets, next_after })
+    }
+
+    /// `DeleteBucket`.
+    ///
+    /// # Errors
+    /// NoSuchBucket; BucketNotEmpty while it has objects or open uploads.
+    pub async fn delete_bucket(&self, name: &str) -> Result<()> {
+        let _admitted = self.inner.admit()?;
+        Ok(self.inner.tables.delete_bucket(name).await?)
+    }
+}
+
+fn info(row: BucketRow) -> BucketInfo {
+    BucketInfo { name: row.name, created_unix_ms: row.created_unix_ms, region: row.region }
+}

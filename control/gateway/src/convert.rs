@@ -1,0 +1,122 @@
+//! Between what the API says and what rows hold, and from the other rooms' errors to S3's.
+
+use penstock_executor::ExecutorError;
+use penstock_meta::kv::KvError;
+use penstock_meta::tables::{HeadersRow, ObjectRow, PreconditionFailure, TablesError};
+
+use crate::api::{ObjectHeaders, ObjectInfo};
+use crate::checksums;
+use crate::conditions;
+use crate::error::{Error, ErrorKind, Result};
+
+pub(crate) fn headers_to_row(headers: ObjectHeaders) -> HeadersRow {
+    let ObjectHeaders {
+        content_type,
+        content_encoding,
+        content_disposition,
+        content_language,
+        cache_control,
+        expires,
+        user_metadata,
+    } = headers;
+    HeadersRow {
+        content_type,
+        content_encoding,
+        content_disposition,
+        content_language,
+        cache_control,
+        expires,
+        user_metadata,
+    }
+}
+
+pub(crate) fn headers_from_row(row: HeadersRow) -> ObjectHeaders {
+    let HeadersRow {
+        content_type,
+        content_encoding,
+        content_disposition,
+        content_language,
+        cache_control,
+        expires,
+        user_metadata,
+    } = row;
+    ObjectHeaders {
+        content_type,
+        content_encoding,
+        content_disposition,
+        content_language,
+        cache_control,
+        expires,
+        user_metadata,
+    }
+}
+
+/// What is told of an object.
+///
+/// # Errors
+/// InternalError when its row makes no sense.
+pub(crate) fn object_info(key: String, row: ObjectRow) -> Result<ObjectInfo> {
+    Ok(ObjectInfo {
+        key,
+        size_bytes: row.size_bytes,
+        etag: row.etag,
+        modified_unix_ms: row.modified_unix_ms,
+        headers: headers_from_row(row.headers),
+        checksum: row.checksum.as_ref().map(checksums::from_row).transpose()?,
+        storage_class: row.storage_class,
+        parts: row.parts,
+    })
+}
+
+impl From<PreconditionFailure> for Error {
+    fn from(failure: PreconditionFailure) -> Self {
+        match failure {
+            PreconditionFailure::NoSuchKey => {
+                Self::new(ErrorKind::NoSuchKey, "The specified key does not exist, so the condition can't hold.")
+            }
+            PreconditionFailure::Failed => conditions::failed(),
+        }
+    }
+}
+
+impl From<TablesError> for Error {
+    fn from(error: TablesError) -> Self {
+        let kind = match &error {
+            TablesError::Precondition(failure) => return (*failure).into(),
+            TablesError::NoSuchBucket => ErrorKind::NoSuchBucket,
+            TablesError::BucketExists => ErrorKind::BucketAlreadyOwnedByYou,
+            TablesError::TooManyBuckets => ErrorKind::TooManyBuckets,
+            TablesError::BucketNotEmpty => ErrorKind::BucketNotEmpty,
+            TablesError::NoSuchUpload => ErrorKind::NoSuchUpload,
+            TablesError::PartsChanged => ErrorKind::SlowDown,
+            TablesError::WriteExpired { .. } => ErrorKind::ServiceUnavailable,
+            TablesError::KeyLength => ErrorKind::KeyTooLongError,
+            TablesError::RowTooLarge { .. } => ErrorKind::MetadataTooLarge,
+            TablesError::BadRow(_) | TablesError::Unreadable { .. } => ErrorKind::InternalError,
+            TablesError::Kv(KvError::Conflict | KvError::TooOld | KvError::Busy) => ErrorKind::SlowDown,
+            TablesError::Kv(KvError::CommitUnknown | KvError::Closed) => ErrorKind::ServiceUnavailable,
+            TablesError::Kv(_) => ErrorKind::InternalError,
+        };
+        if kind == ErrorKind::InternalError {
+            tracing::error!(%error, "metadata");
+        }
+        Self::new(kind, format!("Metadata: {error}."))
+    }
+}
+
+impl From<ExecutorError> for Error {
+    fn from(error: ExecutorError) -> Self {
+        let kind = match &error {
+            ExecutorError::NoSpace { .. } => ErrorKind::InsufficientStorage,
+            ExecutorError::Busy { .. } => ErrorKind::SlowDown,
+            ExecutorError::QuorumNotMet { .. }
+            | ExecutorError::TooFewShards { .. }
+            | ExecutorError::Deadline { .. } => ErrorKind::ServiceUnavailable,
+            _ => ErrorKind::InternalError,
+        };
+        if kind == ErrorKind::InternalError {
+            tracing::error!(%error, "data path");
+        }
+        Self::new(kind, format!("Storage nodes: {error}."))
+    }
+}

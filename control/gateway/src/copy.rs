@@ -1,0 +1,126 @@
+//! CopyObject and UploadPartCopy: the source's read stream is the destination's body, nothing else.
+
+use penstock_meta::tables::ObjectRow;
+use penstock_proto::limits;
+
+use crate::api::{
+    BodyDigests, ByteStream, CopyObject, CopySource, MetadataDirective, PartInfo, PutDone, UploadPartCopy,
+};
+use crate::checksums;
+use crate::conditions;
+use crate::convert::headers_from_row;
+use crate::error::{Error, ErrorKind, Result};
+use crate::gateway::{Gateway, no_such_key};
+use crate::names;
+use crate::objects::NewObject;
+use crate::ranges;
+use crate::read::Cursor;
+use crate::write::store_body;
+
+/// How often a copy looks its source up again because the one it found was being collected.
+const LOOKUPS_MAX: usize = 4;
+
+impl Gateway {
+    /// `CopyObject`. The copy has one part whatever the source has, so its ETag is the MD5 of its bytes.
+    ///
+    /// # Errors
+    /// NoSuchKey and PreconditionFailed of either side; InvalidRequest for a source over 5 GiB and for a copy onto itself
+    /// that changes nothing; as [`Gateway::put_object`].
+    pub async fn copy_object(&self, request: CopyObject) -> Result<PutDone> {
+        let _admitted = self.inner.admit()?;
+        let CopyObject { source, bucket, key, metadata, checksum, storage_class, conditions } = request;
+        names::check_key(&key)?;
+        names::check_storage_class(&storage_class)?;
+        let row = self.source(&source).await?;
+        let source_algorithm = match &row.checksum {
+            Some(checksum) => checksums::from_number(checksum.algorithm)?,
+            None => checksums::DEFAULT,
+        };
+        let algorithm = checksum.unwrap_or(source_algorithm);
+        let onto_itself = source.bucket == bucket && source.key == key;
+        if onto_itself && matches!(metadata, MetadataDirective::Copy) && algorithm == source_algorithm {
+            return Err(Error::new(
+                ErrorKind::InvalidRequest,
+                "This copy request is illegal because it is trying to copy an object to itself without changing the \
+                 object's metadata, storage class, website redirect location or encryption attributes.",
+            ));
+        }
+        let headers = match metadata {
+            MetadataDirective::Copy => headers_from_row(row.headers.clone()),
+            MetadataDirective::Replace(headers) => headers,
+        };
+        names::check_headers(&headers)?;
+        let bucket = self.inner.bucket(&bucket).await?;
+        let new = NewObject { bucket, key, headers, conditions };
+        self.check_early(&new).await?;
+        let (row, body) = self
+            .open_source(&source, row, |row| {
+                check_copy_bytes(row.size_bytes)?;
+                Ok(0..row.size_bytes)
+            })
+            .await?;
+        let stored = store_body(&self.inner, body, Some(row.size_bytes), &BodyDigests::default(), algorithm).await?;
+        self.commit(new, stored).await
+    }
+
+    /// `UploadPartCopy`.
+    ///
+    /// # Errors
+    /// As [`Gateway::copy_object`] and [`Gateway::upload_part`]; InvalidArgument for a range that is not within the source.
+    pub async fn upload_part_copy(&self, request: UploadPartCopy) -> Result<PartInfo> {
+        let _admitted = self.inner.admit()?;
+        let UploadPartCopy { source, range, bucket, key, upload_id, part_number } = request;
+        let upload = self.open_upload(&bucket, &key, &upload_id, part_number).await?;
+        let row = self.source(&source).await?;
+        let mut content_bytes = 0;
+        let (_, body) = self
+            .open_source(&source, row, |row| {
+                let bytes = ranges::resolve_copy(range, row.size_bytes)?;
+                check_copy_bytes(bytes.end - bytes.start)?;
+                content_bytes = bytes.end - bytes.start;
+                Ok(bytes)
+            })
+            .await?;
+        self.store_part(upload, part_number, body, Some(content_bytes), &BodyDigests::default()).await
+    }
+
+    /// The source's row, if its conditions hold.
+    async fn source(&self, source: &CopySource) -> Result<ObjectRow> {
+        names::check_key(&source.key)?;
+        let bucket = self.inner.bucket(&source.bucket).await?;
+        let row = self.inner.tables.object(bucket.id, &source.key).await?.ok_or_else(|| no_such_key(&source.key))?;
+        conditions::check_copy_source(&source.conditions, &row.etag, row.modified_unix_ms)?;
+        Ok(row)
+    }
+
+    /// The source's bytes, of `row` or of what replaced it meanwhile.
+    async fn open_source(
+        &self,
+        source: &CopySource,
+        mut row: ObjectRow,
+        mut wanted: impl FnMut(&ObjectRow) -> Result<std::ops::Range<u64>>,
+    ) -> Result<(ObjectRow, ByteStream)> {
+        for _ in 0..LOOKUPS_MAX {
+            let wanted = wanted(&row)?;
+            if let Ok(cursor) = Cursor::open(&self.inner, &row.layout, wanted).await? {
+                let stream = cursor.into_stream(self.inner.count_stream()).await?;
+                return Ok((row, stream));
+            }
+            row = self.source(source).await?;
+        }
+        Err(Error::new(ErrorKind::SlowDown, "The source is being replaced again and again; try again in a moment."))
+    }
+}
+
+fn check_copy_bytes(bytes: u64) -> Result<()> {
+    if bytes <= limits::PUT_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidRequest,
+        format!(
+            "The specified copy source is larger than the maximum allowable size for a copy source: {}",
+            limits::PUT_BYTES_MAX
+        ),
+    ))
+}

@@ -1,0 +1,200 @@
+//! The gateway itself: what every operation shares, its start and its end.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use penstock_buf::{BufPool, PoolStats};
+use penstock_executor::Executor;
+use penstock_meta::kv::Kv;
+use penstock_meta::tables::{BucketRow, Tables};
+use penstock_proto::Clock;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::garbage::{Collected, Collector};
+use crate::leases::Leases;
+use crate::options::GatewayOptions;
+use crate::pending::{PendingPool, Registry};
+
+/// S3 operations over metadata and storage nodes. Clones share everything.
+#[derive(Clone)]
+pub struct Gateway {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) tables: Tables,
+    pub(crate) executor: Executor,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) options: GatewayOptions,
+    pub(crate) leases: Leases,
+    pub(crate) pending: PendingPool,
+    pub(crate) collector: Collector,
+    admission: Arc<Semaphore>,
+    open_streams: Arc<AtomicUsize>,
+    puts: Arc<AtomicUsize>,
+    /// The background tasks.
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
+/// What a gateway holds at a moment. With no request under way everything but the pool's capacity, peak and
+/// `garbage_rows` is zero, or something leaks.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Requests under way, open reads included.
+    pub requests: usize,
+    /// Reads whose streams live.
+    pub open_streams: usize,
+    /// Bodies being stored.
+    pub puts_in_flight: usize,
+    /// Data ids on their way in, or dropped and on their way to a garbage row.
+    pub pending_data: usize,
+    /// Data ids that a stream holds back from the collector.
+    pub read_leases: usize,
+    /// Rows that wait for the collector, due or not.
+    pub garbage_rows: u64,
+    /// The executor's buffers, where the options name them.
+    pub pool: Option<PoolStats>,
+}
+
+/// A request's place in the house; given back when dropped.
+pub(crate) struct Admitted {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// One of a count; counted down when dropped.
+pub(crate) struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Gateway {
+    /// A gateway over this metadata and these nodes ([`GatewayOptions::check`] says whether they can hold the code).
+    /// Starts its background tasks on the current tokio runtime.
+    pub fn new(kv: Arc<dyn Kv>, executor: Executor, clock: Arc<dyn Clock>, options: GatewayOptions) -> Self {
+        let inner = Arc::new(Inner {
+            tables: Tables::new(kv),
+            executor,
+            clock,
+            leases: Leases::default(),
+            pending: PendingPool::new(),
+            collector: Collector::default(),
+            admission: Arc::new(Semaphore::new(options.requests_in_flight_max)),
+            open_streams: Arc::default(),
+            puts: Arc::default(),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            options,
+        });
+        crate::garbage::start(&inner);
+        Self { inner }
+    }
+
+    /// Collects all garbage that is due now. For tests and for a shutdown that wants to leave nothing behind.
+    ///
+    /// # Errors
+    /// When the metadata can't be read or written. Nodes that can't be reached are no error: see [`Collected::left`].
+    pub async fn collect_garbage_now(&self) -> Result<Collected> {
+        crate::garbage::collect_all(&self.inner).await
+    }
+
+    /// What this gateway holds now.
+    ///
+    /// # Errors
+    /// When the metadata can't be read.
+    pub async fn usage(&self) -> Result<Usage> {
+        let inner = &self.inner;
+        Ok(Usage {
+            requests: inner.options.requests_in_flight_max - inner.admission.available_permits(),
+            open_streams: inner.open_streams.load(Ordering::SeqCst),
+            puts_in_flight: inner.puts.load(Ordering::SeqCst),
+            pending_data: inner.pending.count(),
+            read_leases: inner.leases.count(),
+            garbage_rows: inner.tables.garbage_count().await?,
+            pool: inner.options.buffers.as_ref().map(BufPool::stats),
+        })
+    }
+
+    /// Takes no more requests (SlowDown), stops the background tasks and waits for them.
+    pub async fn shutdown(&self) {
+        self.inner.admission.close();
+        self.inner.stopping.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+}
+
+impl Inner {
+    /// Lets a request in.
+    ///
+    /// # Errors
+    /// SlowDown when as many as may be are under way, or the gateway stops.
+    pub(crate) fn admit(&self) -> Result<Admitted> {
+        Arc::clone(&self.admission).try_acquire_owned().map(|permit| Admitted { _permit: permit }).map_err(|_refused| {
+            Error::new(
+                ErrorKind::SlowDown,
+                format!("{} requests are under way; try again in a moment.", self.options.requests_in_flight_max),
+            )
+        })
+    }
+
+    pub(crate) fn count_put(&self) -> Counted {
+        Counted::new(&self.puts)
+    }
+
+    pub(crate) fn count_stream(&self) -> Counted {
+        Counted::new(&self.open_streams)
+    }
+
+    /// A background task, which ends soon after `stopping` says so.
+    pub(crate) fn spawn_background<F: Future<Output = ()> + Send + 'static>(
+        self: &Arc<Self>,
+        task: impl FnOnce(Arc<Self>, CancellationToken) -> F,
+    ) {
+        self.tasks.spawn(task(Arc::clone(self), self.stopping.clone()));
+    }
+
+    pub(crate) fn registry(&self) -> Registry<'_> {
+        Registry {
+            tables: &self.tables,
+            clock: &*self.clock,
+            map: &self.options.cluster_map,
+            shards: self.options.code.n(),
+        }
+    }
+
+    /// The row of a bucket.
+    ///
+    /// # Errors
+    /// NoSuchBucket.
+    pub(crate) async fn bucket(&self, name: &str) -> Result<BucketRow> {
+        self.tables.bucket(name).await?.ok_or_else(|| no_such_bucket(name))
+    }
+
+    /// When data that is replaced now may be collected.
+    pub(crate) fn garbage_not_before(&self) -> u64 {
+        self.clock.now_unix_ms() + self.options.garbage_grace_ms
+    }
+}
+
+pub(crate) fn no_such_bucket(name: &str) -> Error {
+    Error::new(ErrorKind::NoSuchBucket, format!("The specified bucket does not exist: {name}"))
+}
+
+pub(crate) fn no_such_key(key: &str) -> Error {
+    Error::new(ErrorKind::NoSuchKey, format!("The specified key does not exist: {key}"))
+}

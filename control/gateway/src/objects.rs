@@ -1,0 +1,238 @@
+//! PutObject, GetObject, HeadObject, DeleteObject(s) and listings.
+
+use std::ops::Range;
+
+use penstock_meta::tables::{Layout, ObjectRow};
+use penstock_proto::limits;
+
+use crate::api::{
+    DeleteObject, GetObject, ListObjects, ListedObject, ObjectChecksum, ObjectPage, ObjectRead, PutDone, PutObject,
+};
+use crate::checksums;
+use crate::conditions;
+use crate::convert::{headers_to_row, object_info};
+use crate::error::{Error, ErrorKind, Result};
+use crate::gateway::{Gateway, no_such_key};
+use crate::names;
+use crate::ranges;
+use crate::read::Cursor;
+use crate::write::{StoredBody, store_body};
+use crate::{api, etag};
+
+/// How often a read looks its object up again because the one it found was being collected.
+const LOOKUPS_MAX: usize = 4;
+
+/// An object that is about to be committed: what its body does not say.
+pub(crate) struct NewObject {
+    pub(crate) bucket: penstock_meta::tables::BucketRow,
+    pub(crate) key: String,
+    pub(crate) headers: api::ObjectHeaders,
+    pub(crate) conditions: api::Conditions,
+}
+
+impl Gateway {
+    /// `PutObject`.
+    ///
+    /// The body is read only if the conditions hold before; they are decided when it is committed. Dropping the future
+    /// leaves nothing visible and nothing behind, unless the commit was under way already.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the request or its body; PreconditionFailed; SlowDown, InsufficientStorage and
+    /// ServiceUnavailable when it can't be stored now. Nothing is visible then.
+    pub async fn put_object(&self, request: PutObject) -> Result<PutDone> {
+        let _admitted = self.inner.admit()?;
+        let PutObject { bucket, key, body, content_bytes, digests, headers, storage_class, conditions } = request;
+        names::check_key(&key)?;
+        names::check_headers(&headers)?;
+        names::check_storage_class(&storage_class)?;
+        let bucket = self.inner.bucket(&bucket).await?;
+        let new = NewObject { bucket, key, headers, conditions };
+        self.check_early(&new).await?;
+        let stored = store_body(&self.inner, body, content_bytes, &digests, checksums::DEFAULT).await?;
+        self.commit(new, stored).await
+    }
+
+    /// Spares a client the body of a write whose conditions can't hold.
+    pub(crate) async fn check_early(&self, new: &NewObject) -> Result<()> {
+        if conditions::any(&new.conditions) {
+            let current = self.inner.tables.object(new.bucket.id, &new.key).await?;
+            conditions::write_preconditions(&new.conditions).check(current.as_ref())?;
+        }
+        Ok(())
+    }
+
+    /// Makes a stored body visible as an object.
+    pub(crate) async fn commit(&self, new: NewObject, stored: StoredBody) -> Result<PutDone> {
+        let StoredBody { size_bytes, md5, checksum, data } = stored;
+        let checksum = checksums::full(checksum);
+        let etag = etag::of_md5(md5);
+        let modified_unix_ms = self.inner.clock.now_unix_ms();
+        let (layout, pending) = match data {
+            Some((data, pending)) => (Layout::Single(data), Some(pending)),
+            None => (Layout::Empty, None),
+        };
+        let row = ObjectRow {
+            size_bytes,
+            etag: etag.clone(),
+            modified_unix_ms,
+            storage_class: names::STANDARD.to_owned(),
+            checksum: Some(checksums::to_row(&checksum)),
+            parts: None,
+            headers: headers_to_row(new.headers),
+            upload_id: None,
+            layout,
+        };
+        let preconditions = conditions::write_preconditions(&new.conditions);
+        let not_before = self.inner.garbage_not_before();
+        let committed = self.inner.tables.commit_object(&new.bucket, &new.key, row, &preconditions, not_before).await;
+        committed.map_err(|error| lost_race(error, &new.conditions))?;
+        if let Some(pending) = pending {
+            pending.committed();
+        }
+        Ok(PutDone { etag, checksum: Some(checksum), size_bytes, modified_unix_ms })
+    }
+
+    /// `GetObject`.
+    ///
+    /// # Errors
+    /// NoSuchKey, PreconditionFailed, NotModified, InvalidRange, InvalidPartNumber; ServiceUnavailable when the first
+    /// stripe can't be read. A later one that can't ends the stream with an error.
+    pub async fn get_object(&self, request: GetObject) -> Result<ObjectRead> {
+        let admitted = self.inner.admit()?;
+        for _ in 0..LOOKUPS_MAX {
+            let (row, range, partial) = self.resolve(&request).await?;
+            let Ok(cursor) = Cursor::open(&self.inner, &row.layout, range.clone()).await? else { continue };
+            let guard = (admitted, self.inner.count_stream());
+            let body = cursor.into_stream(guard).await?;
+            let info = object_info(request.key, row)?;
+            return Ok(ObjectRead { info, range, partial, body: Some(body) });
+        }
+        Err(Error::new(ErrorKind::SlowDown, "The object is being replaced again and again; try again in a moment."))
+    }
+
+    /// `HeadObject`: as [`Gateway::get_object`], without the body.
+    ///
+    /// # Errors
+    /// As [`Gateway::get_object`], but for the body's.
+    pub async fn head_object(&self, request: GetObject) -> Result<ObjectRead> {
+        let _admitted = self.inner.admit()?;
+        let (row, range, partial) = self.resolve(&request).await?;
+        Ok(ObjectRead { info: object_info(request.key, row)?, range, partial, body: None })
+    }
+
+    /// The object that a read is for, and what is wanted of it.
+    async fn resolve(&self, request: &GetObject) -> Result<(ObjectRow, Range<u64>, bool)> {
+        names::check_key(&request.key)?;
+        let bucket = self.inner.bucket(&request.bucket).await?;
+        let row = self.inner.tables.object(bucket.id, &request.key).await?.ok_or_else(|| no_such_key(&request.key))?;
+        conditions::check_read(&request.conditions, &row.etag, row.modified_unix_ms)?;
+        let (range, partial) = match request.part_number {
+            Some(_) if request.range.is_some() => {
+                return Err(Error::new(
+                    ErrorKind::InvalidRequest,
+                    "Cannot specify both Range header and partNumber query parameter.",
+                ));
+            }
+            Some(number) => (self.part_range(&row, number).await?, true),
+            None => ranges::resolve(request.range, row.size_bytes)?,
+        };
+        Ok((row, range, partial))
+    }
+
+    /// Which bytes are part `number`. An object that was not uploaded in parts has one.
+    async fn part_range(&self, row: &ObjectRow, number: u32) -> Result<Range<u64>> {
+        names::check_part_number(number)?;
+        let found = match &row.layout {
+            Layout::Parts { list, count } => {
+                let span = self.inner.tables.part_numbered(*list, *count, number).await?;
+                span.map(|span| span.offset..span.offset + span.size_bytes)
+            }
+            Layout::Empty | Layout::Single(_) => (number == 1).then_some(0..row.size_bytes),
+        };
+        found.ok_or_else(|| {
+            Error::new(ErrorKind::InvalidPartNumber, format!("The requested part number {number} is not satisfiable."))
+        })
+    }
+
+    /// `DeleteObject`. Deleting what is not there is fine, unless a condition wants it to be.
+    ///
+    /// # Errors
+    /// NoSuchBucket, PreconditionFailed, NoSuchKey (with conditions alone).
+    pub async fn delete_object(&self, request: DeleteObject) -> Result<()> {
+        let _admitted = self.inner.admit()?;
+        self.delete_one(request).await
+    }
+
+    async fn delete_one(&self, request: DeleteObject) -> Result<()> {
+        names::check_key(&request.key)?;
+        let bucket = self.inner.bucket(&request.bucket).await?;
+        let preconditions = conditions::write_preconditions(&request.conditions);
+        let not_before = self.inner.garbage_not_before();
+        let deleted = self.inner.tables.delete_object(&bucket, &request.key, &preconditions, not_before).await;
+        deleted.map(drop).map_err(|error| lost_race(error, &request.conditions))
+    }
+
+    /// `DeleteObjects`: at most [`limits::LIST_KEYS_MAX`], each on its own, results in the same order. `bucket` is where
+    /// all of them are, whatever they say themselves.
+    ///
+    /// # Errors
+    /// NoSuchBucket; InvalidRequest for too many.
+    pub async fn delete_objects(&self, bucket: &str, requests: Vec<DeleteObject>) -> Result<Vec<Result<()>>> {
+        let _admitted = self.inner.admit()?;
+        if requests.len() > limits::LIST_KEYS_MAX {
+            return Err(Error::new(
+                ErrorKind::InvalidRequest,
+                format!("{} keys; at most {} can be deleted at once.", requests.len(), limits::LIST_KEYS_MAX),
+            ));
+        }
+        self.inner.bucket(bucket).await?;
+        let deletes = requests
+            .into_iter()
+            .map(|request| self.delete_one(DeleteObject { bucket: bucket.to_owned(), ..request }))
+            .collect::<Vec<_>>();
+        // Many at a time share group commits.
+        use futures::StreamExt as _;
+        Ok(futures::stream::iter(deletes).buffered(DELETES_AT_A_TIME).collect().await)
+    }
+
+    /// `ListObjects` and `ListObjectsV2`.
+    ///
+    /// # Errors
+    /// NoSuchBucket.
+    pub async fn list_objects(&self, request: ListObjects) -> Result<ObjectPage> {
+        let _admitted = self.inner.admit()?;
+        let bucket = self.inner.bucket(&request.bucket).await?;
+        let max = request.max_keys.min(limits::LIST_KEYS_MAX);
+        let page =
+            self.inner.tables.list_objects(bucket.id, &request.prefix, &request.delimiter, &request.after, max).await?;
+        let mut objects = Vec::with_capacity(page.rows.len());
+        for (key, row) in page.rows {
+            let checksum: Option<ObjectChecksum> = row.checksum.as_ref().map(checksums::from_row).transpose()?;
+            objects.push(ListedObject {
+                key,
+                size_bytes: row.size_bytes,
+                etag: row.etag,
+                modified_unix_ms: row.modified_unix_ms,
+                storage_class: row.storage_class,
+                checksum: checksum.map(|checksum| (checksum.value.algorithm(), checksum.kind)),
+            });
+        }
+        Ok(ObjectPage { objects, common_prefixes: page.prefixes, next_after: page.next_after })
+    }
+}
+
+/// Deletes of one DeleteObjects that are under way at a time.
+const DELETES_AT_A_TIME: usize = 32;
+
+/// A conditional write that lost every try to others is answered as S3 answers it.
+pub(crate) fn lost_race(error: penstock_meta::tables::TablesError, conditions: &api::Conditions) -> Error {
+    use penstock_meta::kv::KvError;
+    use penstock_meta::tables::TablesError;
+    match error {
+        TablesError::Kv(KvError::Conflict) if conditions::any(conditions) => Error::new(
+            ErrorKind::ConditionalRequestConflict,
+            "A conflicting conditional operation is in progress against this resource; try again.",
+        ),
+        other => other.into(),
+    }
+}

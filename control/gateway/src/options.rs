@@ -1,0 +1,54 @@
+//! What a gateway is told at its start.
+
+use std::time::Duration;
+
+use penstock_buf::BufPool;
+use penstock_placement::{ClusterMap, PlacementError, place};
+use penstock_proto::ClusterKey;
+use penstock_proto::{Code, DataId, limits};
+
+/// How a gateway stores and what it allows.
+#[derive(Clone)]
+pub struct GatewayOptions {
+    /// The code of new data. What is stored keeps the code that it was written with.
+    pub code: Code,
+    /// The nodes, and what they fail together with.
+    pub cluster_map: ClusterMap,
+    /// What capabilities are signed with; the nodes have the same.
+    pub cluster_key: ClusterKey,
+    /// How long replaced and deleted data outlives its row, for readers at other gateways. Readers at this one hold a
+    /// lease besides.
+    pub garbage_grace_ms: u64,
+    /// How often the collector looks for garbage on its own; `None` leaves it to [`crate::Gateway::collect_garbage_now`].
+    pub garbage_interval: Option<Duration>,
+    /// Requests worked on at a time, open reads included; past it, SlowDown.
+    pub requests_in_flight_max: usize,
+    /// How long a client may be silent in the middle of a body.
+    pub body_idle_timeout: Duration,
+    /// The executor's buffers, for [`crate::Gateway::usage`] to count; the gateway takes none itself.
+    pub buffers: Option<BufPool>,
+}
+
+impl GatewayOptions {
+    /// The defaults for this code, map and key.
+    pub fn new(code: Code, cluster_map: ClusterMap, cluster_key: ClusterKey) -> Self {
+        Self {
+            code,
+            cluster_map,
+            cluster_key,
+            garbage_grace_ms: 60_000,
+            garbage_interval: Some(Duration::from_secs(5)),
+            requests_in_flight_max: limits::REQUESTS_IN_FLIGHT_MAX,
+            body_idle_timeout: limits::BODY_IDLE_TIMEOUT,
+            buffers: None,
+        }
+    }
+
+    /// Whether the nodes can hold the code.
+    ///
+    /// # Errors
+    /// The numbers, when they can't. A gateway started all the same answers every PUT with them.
+    pub fn check(&self) -> Result<(), PlacementError> {
+        place(&self.cluster_map, DataId(0), 0, self.code.n()).map(drop)
+    }
+}

@@ -1,0 +1,335 @@
+//! A body on its way to the nodes: cut into chunks, hashed, erasure-coded and stored as it comes.
+//!
+//! Three things overlap, each bounded: the next chunk fills from the client; the chunks before it are hashed, in order,
+//! off the async workers; and their stripes are encoded and stored. At most [`limits::PUT_CHUNKS_IN_FLIGHT`] chunks are
+//! hashed or stored at a time beside the one that fills, so a body takes that many buffers and one, however long it is.
+//!
+//! Nothing becomes visible here. What comes out is a [`DataRow`] for a metadata transaction, under a guard that turns
+//! it into garbage unless that commits.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use penstock_digest::{ChecksumAlgorithm, ChecksumHasher, ChecksumValue, Md5Hasher, crc64nvme_combine};
+use penstock_executor::{ChunkBuf, StripeTarget, StripeWritten};
+use penstock_meta::tables::{DataRow, MANIFEST_STRIPES_MAX, ManifestPlace, ManifestRow, StripeRow};
+use penstock_placement::place;
+use penstock_proto::limits;
+use penstock_proto::{Capability, Rights};
+use penstock_proto::{DataId, NodeId};
+use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::api::{BodyDigests, ByteStream};
+use crate::body::BodyReader;
+use crate::checksums;
+use crate::error::{Error, ErrorKind, Result};
+use crate::gateway::Inner;
+use crate::pending::{PendingData, is_one_group};
+
+/// Chunks up to this long are hashed where they are: handing them to another thread costs as much.
+const HASH_INLINE_BYTES_MAX: usize = 64 << 10;
+/// Longest manifest that stands in the row that names the data. Short: a part list copies up to 10,000 of them, and a
+/// read of the object holds those that it needs.
+const MANIFEST_INLINE_BYTES_MAX: usize = 1 << 10;
+
+/// A body that is on its nodes.
+pub(crate) struct StoredBody {
+    pub(crate) size_bytes: u64,
+    pub(crate) md5: [u8; 16],
+    /// What the request asked for, or the fallback.
+    pub(crate) checksum: ChecksumValue,
+    /// None for an empty body.
+    pub(crate) data: Option<(DataRow, PendingData)>,
+}
+
+/// The hashes of all bytes so far.
+struct Hashers {
+    md5: Md5Hasher,
+    /// None for CRC64NVME, which comes out of the stripes.
+    checksum: Option<ChecksumHasher>,
+}
+
+impl Hashers {
+    fn new(algorithm: ChecksumAlgorithm) -> Self {
+        let checksum = (algorithm != ChecksumAlgorithm::Crc64Nvme).then(|| ChecksumHasher::new(algorithm));
+        Self { md5: Md5Hasher::new(), checksum }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.md5.update(bytes);
+        if let Some(checksum) = &mut self.checksum {
+            checksum.update(bytes);
+        }
+    }
+}
+
+/// Stores a body and verifies its length and digests.
+///
+/// `fallback` is the checksum's algorithm when the request names none.
+///
+/// # Errors
+/// Whatever is wrong with the body, its digests or the nodes. What was stored is garbage then.
+pub(crate) async fn store_body(
+    inner: &Arc<Inner>,
+    body: ByteStream,
+    content_bytes: Option<u64>,
+    digests: &BodyDigests,
+    fallback: ChecksumAlgorithm,
+) -> Result<StoredBody> {
+    let _counted = inner.count_put();
+    let algorithm = checksums::asked(digests, fallback)?;
+    let mut reader = BodyReader::new(body, content_bytes, limits::PUT_BYTES_MAX, inner.options.body_idle_timeout)?;
+    let (hashers, stored) = if reader.has_more().await? {
+        let mut writer = Writer::new(inner, algorithm, content_bytes).await?;
+        writer.write_all(&mut reader).await?;
+        let (hashers, data, pending) = writer.finish().await?;
+        (hashers, Some((data, pending)))
+    } else {
+        (Hashers::new(algorithm), None)
+    };
+    let md5 = hashers.md5.finish();
+    let checksum = match hashers.checksum {
+        Some(hasher) => hasher.finish(),
+        None => ChecksumValue::from_crc64nvme(stored.as_ref().map_or(0, |(data, _)| data.crc64)),
+    };
+    checksums::verify(digests, md5, checksum)?;
+    Ok(StoredBody { size_bytes: reader.taken_bytes(), md5, checksum, data: stored })
+}
+
+struct Writer<'a> {
+    inner: &'a Arc<Inner>,
+    pending: PendingData,
+    signed: Signed,
+    /// Nodes of each run of [`MANIFEST_STRIPES_MAX`] stripes.
+    groups: Vec<Arc<[NodeId]>>,
+    /// By stripe.
+    written: Vec<Option<StripeDone>>,
+    in_flight: FuturesUnordered<AbortOnDropHandle<Result<(usize, StripeDone)>>>,
+    /// The hashes after the last chunk that was handed on.
+    hashers: Turn,
+}
+
+struct StripeDone {
+    row: StripeRow,
+    crc64: u64,
+}
+
+/// The hashers, or where they will be when the chunk before has been hashed.
+enum Turn {
+    Here(Hashers),
+    Coming(oneshot::Receiver<Hashers>),
+}
+
+impl Turn {
+    async fn wait(self) -> Result<Hashers> {
+        match self {
+            Self::Here(hashers) => Ok(hashers),
+            // The sender is gone only when the chunk before failed; its own error is the one that is told.
+            Self::Coming(turn) => turn.await.map_err(|_gone| internal("an earlier chunk of the body failed")),
+        }
+    }
+}
+
+impl<'a> Writer<'a> {
+    async fn new(inner: &'a Arc<Inner>, algorithm: ChecksumAlgorithm, content_bytes: Option<u64>) -> Result<Self> {
+        let pending = inner.pending.begin(&inner.registry(), is_one_group(content_bytes)).await?;
+        let signed = Signed::new(inner, Rights::PUT, pending.data());
+        Ok(Self {
+            inner,
+            pending,
+            signed,
+            groups: Vec::new(),
+            written: Vec::new(),
+            in_flight: FuturesUnordered::new(),
+            hashers: Turn::Here(Hashers::new(algorithm)),
+        })
+    }
+
+    /// Stores what the reader, which has a byte at least, gives until its end.
+    async fn write_all(&mut self, reader: &mut BodyReader) -> Result<()> {
+        let code = self.inner.options.code;
+        let mut more = true;
+        while more {
+            let room =
+                reader.left_bytes().map_or(limits::CHUNK_BYTES, |left| left.min(limits::CHUNK_BYTES as u64) as usize);
+            let mut chunk = self.inner.executor.chunk_buffer(code, room).await?;
+            while more && chunk.remaining() > 0 {
+                let piece = reader.take(chunk.remaining());
+                chunk.extend_from_slice(&piece);
+                more = reader.has_more().await?;
+                self.pending.renew_if_due(&self.inner.tables, &*self.inner.clock).await?;
+            }
+            while self.in_flight.len() >= limits::PUT_CHUNKS_IN_FLIGHT {
+                self.collect_one().await?;
+            }
+            let index = self.written.len();
+            self.written.push(None);
+            let target = self.target(index)?;
+            if index == 0 && !more {
+                self.write_only(&target, chunk).await?;
+            } else {
+                self.launch(index, target, chunk);
+            }
+        }
+        while !self.in_flight.is_empty() {
+            self.collect_one().await?;
+        }
+        Ok(())
+    }
+
+    fn target(&mut self, index: usize) -> Result<StripeTarget> {
+        let code = self.inner.options.code;
+        let group = index / MANIFEST_STRIPES_MAX;
+        let stripe = stripe_number(index)?;
+        if group == self.groups.len() {
+            let number = stripe_number(group)?;
+            let nodes = place(&self.inner.options.cluster_map, self.pending.data(), number, code.n())
+                .map_err(|error| internal(error.to_string()))?;
+            self.groups.push(nodes.into());
+        }
+        Ok(StripeTarget {
+            data: self.pending.data(),
+            stripe,
+            code,
+            nodes: self.groups[group].to_vec(),
+            capability: self.signed.get(self.inner),
+        })
+    }
+
+    /// The whole body is one chunk: no tasks, no queues.
+    async fn write_only(&mut self, target: &StripeTarget, chunk: ChunkBuf) -> Result<()> {
+        let turn = std::mem::replace(&mut self.hashers, Turn::Coming(oneshot::channel().1));
+        let (hashers, chunk) = hash(turn.wait().await?, chunk).await?;
+        self.hashers = Turn::Here(hashers);
+        let done = store(self.inner, target, chunk).await?;
+        self.written[0] = Some(done);
+        Ok(())
+    }
+
+    fn launch(&mut self, index: usize, target: StripeTarget, chunk: ChunkBuf) {
+        let (hashed, next) = oneshot::channel();
+        let turn = std::mem::replace(&mut self.hashers, Turn::Coming(next));
+        let inner = Arc::clone(self.inner);
+        self.in_flight.push(AbortOnDropHandle::new(tokio::spawn(async move {
+            let (hashers, chunk) = hash(turn.wait().await?, chunk).await?;
+            // Nobody waits any more when the body failed meanwhile.
+            let _unheard = hashed.send(hashers);
+            Ok((index, store(&inner, &target, chunk).await?))
+        })));
+    }
+
+    async fn collect_one(&mut self) -> Result<()> {
+        if let Some(joined) = self.in_flight.next().await {
+            let (index, done) =
+                joined.map_err(|error| internal(format!("the task that stored a stripe stopped: {error}")))??;
+            self.written[index] = Some(done);
+        }
+        Ok(())
+    }
+
+    async fn finish(self) -> Result<(Hashers, DataRow, PendingData)> {
+        let Self { inner, pending, groups, written, hashers, .. } = self;
+        let (mut crc64, mut size_bytes) = (0, 0);
+        let mut stripes = Vec::with_capacity(written.len());
+        for done in written {
+            let StripeDone { row, crc64: stripe_crc64 } =
+                done.ok_or_else(|| internal("a stripe of the body was never stored"))?;
+            crc64 = crc64nvme_combine(crc64, stripe_crc64, u64::from(row.chunk_bytes));
+            size_bytes += u64::from(row.chunk_bytes);
+            stripes.push(row);
+        }
+        let manifest = keep_manifest(inner, pending.data(), &groups, stripes).await?;
+        let data = DataRow {
+            data: pending.data(),
+            size_bytes,
+            chunk_bytes: limits::CHUNK_BYTES as u32,
+            code: inner.options.code,
+            epoch: inner.options.cluster_map.epoch,
+            crc64,
+            manifest,
+        };
+        Ok((hashers.wait().await?, data, pending))
+    }
+}
+
+/// Small manifests go into the row that names the data, larger ones into rows of their own, before anything names them.
+async fn keep_manifest(
+    inner: &Arc<Inner>,
+    data: DataId,
+    groups: &[Arc<[NodeId]>],
+    stripes: Vec<StripeRow>,
+) -> Result<ManifestPlace> {
+    let mut rows = Vec::with_capacity(groups.len());
+    let mut stripes = stripes.into_iter();
+    for (group, nodes) in groups.iter().enumerate() {
+        rows.push(ManifestRow {
+            first_stripe: stripe_number(group * MANIFEST_STRIPES_MAX)?,
+            nodes: nodes.to_vec(),
+            stripes: stripes.by_ref().take(MANIFEST_STRIPES_MAX).collect(),
+        });
+    }
+    if rows.len() == 1 && rows[0].encoded_bytes() <= MANIFEST_INLINE_BYTES_MAX {
+        return Ok(ManifestPlace::Inline(rows.swap_remove(0)));
+    }
+    let count = stripe_number(rows.len())?;
+    inner.tables.put_manifests(data, &rows).await?;
+    Ok(ManifestPlace::Rows { count })
+}
+
+async fn hash(mut hashers: Hashers, chunk: ChunkBuf) -> Result<(Hashers, ChunkBuf)> {
+    if chunk.len() <= HASH_INLINE_BYTES_MAX {
+        hashers.update(chunk.filled());
+        return Ok((hashers, chunk));
+    }
+    tokio::task::spawn_blocking(move || {
+        hashers.update(chunk.filled());
+        (hashers, chunk)
+    })
+    .await
+    .map_err(|error| internal(format!("hashing stopped: {error}")))
+}
+
+async fn store(inner: &Inner, target: &StripeTarget, chunk: ChunkBuf) -> Result<StripeDone> {
+    let chunk_bytes = chunk.len() as u32;
+    let StripeWritten { shard_crc64s, missing, chunk_crc64 } = inner.executor.write_stripe(target, chunk).await?;
+    Ok(StripeDone { row: StripeRow { chunk_bytes, missing, shard_crc64s }, crc64: chunk_crc64 })
+}
+
+/// A capability that is renewed while it is used.
+pub(crate) struct Signed {
+    rights: Rights,
+    data: DataId,
+    capability: Capability,
+    signed_unix_ms: u64,
+}
+
+impl Signed {
+    pub(crate) fn new(inner: &Inner, rights: Rights, data: DataId) -> Self {
+        let now = inner.clock.now_unix_ms();
+        Self { rights, data, capability: sign(inner, rights, data, now), signed_unix_ms: now }
+    }
+
+    /// One that is good for half its lifetime at least, which is longer than any stripe takes.
+    pub(crate) fn get(&mut self, inner: &Inner) -> Capability {
+        let now = inner.clock.now_unix_ms();
+        if now.abs_diff(self.signed_unix_ms) > limits::CAPABILITY_LIFETIME.as_millis() as u64 / 2 {
+            *self = Self::new(inner, self.rights, self.data);
+        }
+        self.capability
+    }
+}
+
+fn sign(inner: &Inner, rights: Rights, data: DataId, now_unix_ms: u64) -> Capability {
+    let expires_unix_ms = now_unix_ms + limits::CAPABILITY_LIFETIME.as_millis() as u64;
+    Capability::sign(&inner.options.cluster_key, rights, data, expires_unix_ms)
+}
+
+fn stripe_number(index: usize) -> Result<u32> {
+    u32::try_from(index).map_err(|_too_many| internal("a body has more stripes than can be numbered"))
+}
+
+fn internal(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InternalError, message)
+}
