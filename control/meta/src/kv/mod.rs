@@ -7,7 +7,7 @@
 //!
 //! **Why this shape.** Every limit is FoundationDB's kind of limit (small keys, small values, small and short
 //! transactions: `penstock_proto::limits`), so a cluster that outgrows the embedded engine changes the engine and not
-//! the code above. Engines: [`MemKv`] (the model) and `FjallKv` (one machine's disk); [`FaultyKv`] is a decorator that
+//! the code above. Engines: [`MemKv`] (the model) and [`FjallKv`] (one machine's disk); [`FaultyKv`] is a decorator that
 //! injects what a distributed engine may do to its callers.
 //!
 //! **How it fails.** By value: see [`KvError`]. A write that is not durable is never acknowledged; after an error of the
@@ -17,6 +17,7 @@
 //! the tokens of [`transact`] live there, and everything from [`RESERVED_FROM`] (`0xFF 0xFF`) on is the engine's own and
 //! refused.
 
+mod disk;
 mod engine;
 mod error;
 mod faulty;
@@ -31,6 +32,7 @@ mod tests;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use disk::{FjallKv, FjallOptions};
 pub use error::KvError;
 pub use faulty::{FaultPlan, FaultyKv};
 pub use mem::MemKv;

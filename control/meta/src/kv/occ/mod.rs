@@ -176,6 +176,17 @@ impl<E: Engine> OccStore<E> {
         self.shared.engine.name()
     }
 
+    #[cfg(test)]
+    pub(crate) fn engine(&self) -> &E {
+        &self.shared.engine
+    }
+
+    /// How many transactions wait for the committer.
+    #[cfg(test)]
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.as_ref().map_or(0, Sender::len)
+    }
+
     /// What has been done so far.
     pub(crate) fn stats(&self) -> StoreStats {
         let counters = &self.shared.counters;
