@@ -1,1 +1,177 @@
-//! The storage node: transport in front, store behind
+//! The storage node: a transport in front, a store behind. It obeys.
+//!
+//! **What.** [`StorageNode`] is a [`Handler`]: it reads a [`NodeRequest`], checks its capability, takes one of a bounded
+//! number of places, moves the payload through a buffer of its pool, and lets the [`ShardStore`] do the rest.
+//!
+//! **Why so.** A node knows neither users nor placement nor metadata; what it may do is in the capability, which the
+//! gateway signed. The capability is checked before a byte of payload is taken and before a place is, so that a stranger
+//! can use up neither buffers nor places.
+//!
+//! **How it fails.** With [`NodeReply::Refused`]: a code for programs (`refusal.rs` has the mapping) and a message that
+//! says what to do. It never panics on what comes in, and holds nothing of a request that failed: a put is either
+//! durable when it is answered with `Stored`, or leaves nothing that a read could find.
+#![forbid(unsafe_code)]
+
+mod refusal;
+mod stats;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use penstock_buf::BufPool;
+use penstock_proto::wire::{NodeReply, NodeRequest};
+use penstock_proto::{Clock, ClusterKey, DataId, NodeId, Rights, ShardKey, limits};
+use penstock_store::ShardStore;
+use penstock_transport::{Handler, OneSided};
+use tokio::sync::Semaphore;
+
+pub use stats::NodeStats;
+
+use refusal::Refusal;
+use stats::Counters;
+
+/// The data id in the capability of a status request, which is about no data.
+pub const STATUS_DATA: DataId = DataId(0);
+
+/// How a node behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeOptions {
+    /// Operations at a time; past it, Busy.
+    pub operations_max: usize,
+    /// How long a put waits for a buffer; past it, Busy. Less than the executor's patience.
+    pub buffer_wait: Duration,
+}
+
+impl Default for NodeOptions {
+    fn default() -> Self {
+        Self { operations_max: limits::NODE_OPERATIONS_MAX, buffer_wait: limits::SHARD_DEADLINE / 4 }
+    }
+}
+
+/// One storage node.
+pub struct StorageNode {
+    node: NodeId,
+    store: ShardStore,
+    key: ClusterKey,
+    clock: Arc<dyn Clock>,
+    pool: BufPool,
+    options: NodeOptions,
+    places: Semaphore,
+    counters: Counters,
+}
+
+impl StorageNode {
+    /// A node that serves `store`, with payload buffers of `pool`, to bearers of capabilities signed with `key`.
+    pub fn new(
+        node: NodeId,
+        store: ShardStore,
+        key: ClusterKey,
+        clock: Arc<dyn Clock>,
+        pool: BufPool,
+        options: NodeOptions,
+    ) -> Self {
+        let places = Semaphore::new(options.operations_max);
+        Self { node, store, key, clock, pool, options, places, counters: Counters::default() }
+    }
+
+    /// Who it is.
+    pub fn id(&self) -> NodeId {
+        self.node
+    }
+
+    /// What it did since its start.
+    pub fn stats(&self) -> NodeStats {
+        self.counters.read(self.options.operations_max.saturating_sub(self.places.available_permits()))
+    }
+
+    async fn serve(&self, header: &[u8], memory: &mut dyn OneSided) -> Result<NodeReply, Refusal> {
+        let request = NodeRequest::decode(header)?;
+        let (rights, data) = match &request {
+            NodeRequest::Put { key, .. } => (Rights::PUT, key.data),
+            NodeRequest::Get { key, .. } => (Rights::GET, key.data),
+            NodeRequest::Delete { data, .. } => (Rights::DELETE, *data),
+            NodeRequest::Status { .. } => (Rights::STATUS, STATUS_DATA),
+        };
+        request.capability().check(&self.key, rights, data, &*self.clock)?;
+        let _place = self.places.try_acquire().map_err(|_| Refusal::busy(self.options.operations_max))?;
+        match request {
+            NodeRequest::Put { key, shard_bytes, crc64, .. } => self.put(key, shard_bytes, crc64, memory).await,
+            NodeRequest::Get { key, crc64, offset, length, .. } => self.get(key, crc64, offset, length, memory).await,
+            NodeRequest::Delete { data, .. } => {
+                let shards = self.store.delete(data).await?;
+                self.counters.deletes.add(1);
+                Ok(NodeReply::Deleted { shards })
+            }
+            NodeRequest::Status { .. } => {
+                self.counters.statuses.add(1);
+                Ok(NodeReply::Status(self.store.status()))
+            }
+        }
+    }
+
+    async fn put(
+        &self,
+        key: ShardKey,
+        shard_bytes: u32,
+        crc64: u64,
+        memory: &mut dyn OneSided,
+    ) -> Result<NodeReply, Refusal> {
+        let bytes = shard_bytes as usize;
+        if memory.outgoing_bytes() != bytes {
+            return Err(Refusal::bad_request(format!(
+                "the request declares a shard of {bytes} bytes and comes with a payload of {} bytes",
+                memory.outgoing_bytes()
+            )));
+        }
+        let mut buffer = self.pool.acquire(bytes, self.options.buffer_wait).await?;
+        memory.pull(&mut buffer).await?;
+        self.store.put(key, buffer.freeze(), crc64).await.map_err(Refusal::of_put)?;
+        self.counters.puts.add(1);
+        self.counters.put_bytes.add(u64::from(shard_bytes));
+        Ok(NodeReply::Stored)
+    }
+
+    async fn get(
+        &self,
+        key: ShardKey,
+        shard_crc64: u64,
+        offset: u32,
+        length: u32,
+        memory: &mut dyn OneSided,
+    ) -> Result<NodeReply, Refusal> {
+        if memory.landing_bytes() < length as usize {
+            return Err(Refusal::bad_request(format!(
+                "the request asks for {length} bytes and has room for {}",
+                memory.landing_bytes()
+            )));
+        }
+        let (range, shard_bytes) = self.store.get(key, offset, length, shard_crc64).await?;
+        // Of a whole shard the store has checked the sum already.
+        let whole = offset == 0 && length == shard_bytes;
+        let crc64 = if whole { shard_crc64 } else { penstock_digest::crc64nvme(&range) };
+        memory.push(range).await?;
+        self.counters.gets.add(1);
+        self.counters.get_bytes.add(u64::from(length));
+        Ok(NodeReply::Sent { crc64, shard_bytes })
+    }
+}
+
+#[async_trait]
+impl Handler for StorageNode {
+    async fn handle(&self, header: Bytes, memory: &mut dyn OneSided) -> Bytes {
+        let reply = match self.serve(&header, memory).await {
+            Ok(reply) => reply,
+            Err(refusal) => {
+                self.counters.count_refusal(&refusal);
+                refusal.log(self.node);
+                refusal.into_reply(self.node)
+            }
+        };
+        reply.encode()
+    }
+}

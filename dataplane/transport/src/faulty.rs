@@ -150,6 +150,12 @@ impl<M: Messenger> Faulty<M> {
         self.state.lock().counts
     }
 
+    /// Waits until no late duplicate is under way any more: what comes after is not disturbed by what came before.
+    pub async fn settle(&self) {
+        let all = u32::try_from(LATE_DUPLICATES_MAX).expect("invariant: a small constant");
+        let _all = self.late.acquire_many(all).await;
+    }
+
     /// Draws as often for every call, so that one call's fate does not depend on another's.
     fn fate(&self, node: NodeId, has_landing: bool) -> Fate {
         let mut state = self.state.lock();

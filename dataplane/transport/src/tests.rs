@@ -187,7 +187,7 @@ async fn duplicates_are_executed_twice_and_late_ones_arrive_later() {
     }
     let at_once = counter.0.load(Ordering::SeqCst);
     assert!((21..40).contains(&at_once), "{at_once}: some duplicates come before, some after");
-    tokio::time::sleep(delay_max * 2).await;
+    net.settle().await;
     assert_eq!(counter.0.load(Ordering::SeqCst), 40);
     assert_eq!(net.counts().duplicated, 20);
 }

@@ -23,14 +23,13 @@ use crate::{Answer, Call, Messenger, TransportError};
 const CONNECT_TRIES_MAX: u32 = 3;
 /// Wait before the second try; it doubles.
 const CONNECT_BACKOFF: Duration = Duration::from_millis(10);
-/// Most calls to one node that are under way or wait for a connection.
-const CALLS_PER_NODE_MAX: usize = 4096;
-
 /// How a [`TcpMessenger`] behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct TcpOptions {
     /// Connections to one node, idle and busy; further calls wait for one.
     pub connections_per_node_max: usize,
+    /// Calls to one node, under way and waiting for a connection; past it, [`TransportError::Overloaded`].
+    pub calls_per_node_max: usize,
     /// How long one try to connect, greeting included, may take.
     pub connect_timeout: Duration,
     /// An idle connection older than this is not used again. Less than the node's idle timeout.
@@ -43,6 +42,7 @@ impl Default for TcpOptions {
     fn default() -> Self {
         Self {
             connections_per_node_max: limits::CONNECTIONS_PER_NODE_MAX,
+            calls_per_node_max: 4096,
             connect_timeout: Duration::from_secs(3),
             idle_max: Duration::from_secs(60),
             down_for: Duration::from_millis(250),
@@ -91,7 +91,7 @@ impl Messenger for TcpMessenger {
             return Err(TransportError::Unreachable { node, reason: "it has no address in the configuration".into() });
         };
         let Ok(_place) = peer.places.try_acquire() else {
-            return Err(TransportError::Overloaded { node, calls: CALLS_PER_NODE_MAX });
+            return Err(TransportError::Overloaded { node, calls: peer.options.calls_per_node_max });
         };
         let deadline = call.deadline;
         // On expiry the future is dropped, and the connection in it: closed, never pooled.
@@ -135,7 +135,7 @@ impl Peer {
             node,
             address,
             options,
-            places: Semaphore::new(CALLS_PER_NODE_MAX),
+            places: Semaphore::new(options.calls_per_node_max.max(1)),
             slots: Semaphore::new(options.connections_per_node_max.max(1)),
             state: Mutex::default(),
             connected: AtomicU64::new(0),

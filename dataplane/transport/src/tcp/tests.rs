@@ -212,6 +212,42 @@ async fn connections_are_used_again_and_at_most_so_many_are_made() {
 }
 
 #[tokio::test]
+async fn past_the_calls_that_may_wait_a_caller_is_told_at_once() {
+    let gate = Gate::closed();
+    let server = Server::start(Arc::clone(&gate) as _, TcpServerOptions::new(NODE)).await;
+    let options = TcpOptions { connections_per_node_max: 1, calls_per_node_max: 2, ..TcpOptions::default() };
+    let messenger = messenger_with(server.address, options);
+    let third = async {
+        until(|| gate.arrived() == 1).await;
+        let third = hello(&messenger).await;
+        gate.0.close();
+        third
+    };
+    let (first, second, third) = futures::join!(hello(&messenger), hello(&messenger), third);
+    assert!(first.is_ok() && second.is_ok());
+    let error = third.unwrap_err();
+    assert_eq!(error, TransportError::Overloaded { node: NODE, calls: 2 });
+    assert!(error.is_retryable());
+}
+
+/// Panics.
+struct Broken;
+
+#[async_trait]
+impl Handler for Broken {
+    async fn handle(&self, _header: Bytes, _memory: &mut dyn OneSided) -> Bytes {
+        panic!("planted")
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_counted() {
+    let server = Server::start(Arc::new(Broken), TcpServerOptions::new(NODE)).await;
+    assert!(matches!(hello(&messenger(server.address)).await, Err(TransportError::Closed { .. })));
+    server.until(|counts| counts.panicked == 1 && counts.calls == 0).await;
+}
+
+#[tokio::test]
 async fn a_restarted_node_is_called_again_on_a_fresh_connection() {
     let server = Server::start(Arc::new(Echo), TcpServerOptions::new(NODE)).await;
     let messenger = messenger(server.address);
