@@ -1,1 +1,31 @@
-//! The S3 front: HTTP, SigV4 and XML in, typed gateway operations out
+//! The S3 front: HTTP, SigV4 and XML in, typed gateway operations out.
+//!
+//! A request passes four doors, in this order, and each can only shut it out:
+//!
+//! 1. [`server`]: hyper speaks HTTP/1.1; connections, heads, silences and the drain at the end are bounded.
+//! 2. [`gate`]: which of *our* operations is this? Every query key and every `x-amz-*` header must be one that the
+//!    operation knows. What is not known is refused by name, so that nothing falls through to PutObject or ListObjects.
+//! 3. [`auth`]: s3s checks the signature (SigV4 in headers or query) and takes `aws-chunked` bodies apart. Only then is
+//!    what the gate refused answered, so that strangers learn nothing; anonymous requests are always refused.
+//! 4. [`ops`]: the operation, against the gateway.
+//!
+//! s3s stays behind this crate: none of its types is in the public interface. Errors are [`failure::Failure`]s inside,
+//! AWS's XML outside.
+
+#![forbid(unsafe_code)]
+
+mod auth;
+mod exchange;
+mod failure;
+mod gate;
+mod ops;
+mod options;
+mod respond;
+mod server;
+mod stall;
+mod streams;
+mod wire;
+mod xml;
+
+pub use options::{Credentials, FrontOptions, Secret};
+pub use server::{bind, serve};

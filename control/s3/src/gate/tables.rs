@@ -1,0 +1,238 @@
+//! What each operation understands: its query keys and its `x-amz-*` headers. What is not here is refused.
+
+use penstock_digest::ChecksumAlgorithm;
+
+use crate::wire;
+
+macro_rules! operations {
+    ($($name:ident: [$($key:literal),*];)*) => {
+        /// The operations that are implemented. Their names are AWS's.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub(crate) enum Op {
+            $(#[doc = stringify!($name)] $name,)*
+        }
+
+        impl Op {
+            /// All of them.
+            #[cfg(test)]
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The name that AWS and the SDKs' `x-id` have for it.
+            pub(crate) const fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+
+            /// The query keys that it reads, those that name it included.
+            pub(crate) const fn query_keys(self) -> &'static [&'static str] {
+                match self { $(Self::$name => &[$($key),*],)* }
+            }
+        }
+    };
+}
+
+operations! {
+    ListBuckets: ["prefix", "continuation-token", "max-buckets", "bucket-region"];
+    CreateBucket: [];
+    HeadBucket: [];
+    DeleteBucket: [];
+    GetBucketLocation: ["location"];
+    GetBucketVersioning: ["versioning"];
+    ListObjects: ["prefix", "delimiter", "marker", "max-keys", "encoding-type"];
+    ListObjectsV2: [
+        "list-type", "prefix", "delimiter", "start-after", "continuation-token", "max-keys", "encoding-type",
+        "fetch-owner"
+    ];
+    DeleteObjects: ["delete"];
+    ListMultipartUploads: [
+        "uploads", "prefix", "delimiter", "key-marker", "upload-id-marker", "max-uploads", "encoding-type"
+    ];
+    PutObject: [];
+    CopyObject: [];
+    GetObject: [
+        "partNumber", "versionId", "response-content-type", "response-content-language", "response-expires",
+        "response-cache-control", "response-content-disposition", "response-content-encoding"
+    ];
+    HeadObject: [
+        "partNumber", "versionId", "response-content-type", "response-content-language", "response-expires",
+        "response-cache-control", "response-content-disposition", "response-content-encoding"
+    ];
+    DeleteObject: ["versionId"];
+    CreateMultipartUpload: ["uploads"];
+    UploadPart: ["partNumber", "uploadId"];
+    UploadPartCopy: ["partNumber", "uploadId"];
+    CompleteMultipartUpload: ["uploadId"];
+    AbortMultipartUpload: ["uploadId"];
+    ListParts: ["uploadId", "max-parts", "part-number-marker"];
+}
+
+impl Op {
+    /// Whether it stores `Content-Type` and the like, and `x-amz-meta-*`.
+    pub(crate) const fn stores_headers(self) -> bool {
+        matches!(self, Self::PutObject | Self::CopyObject | Self::CreateMultipartUpload)
+    }
+
+    /// Whether its body is object data.
+    pub(crate) const fn takes_object_body(self) -> bool {
+        matches!(self, Self::PutObject | Self::UploadPart)
+    }
+
+    /// Whether it changes nothing.
+    const fn only_reads(self) -> bool {
+        matches!(
+            self,
+            Self::ListBuckets
+                | Self::HeadBucket
+                | Self::GetBucketLocation
+                | Self::GetBucketVersioning
+                | Self::ListObjects
+                | Self::ListObjectsV2
+                | Self::ListMultipartUploads
+                | Self::GetObject
+                | Self::HeadObject
+                | Self::ListParts
+        )
+    }
+}
+
+/// A set of operations.
+#[derive(Clone, Copy)]
+pub(crate) enum Ops {
+    /// Every operation.
+    All,
+    /// These.
+    Of(&'static [Op]),
+}
+
+impl Ops {
+    /// Whether `op` is in it.
+    pub(crate) fn has(self, op: Op) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of(ops) => ops.contains(&op),
+        }
+    }
+}
+
+/// What is done with a header.
+#[derive(Clone, Copy)]
+pub(crate) enum Rule {
+    /// Authentication or the operation reads it, whatever it says, and refuses what it can't do.
+    Read,
+    /// It changes nothing; why is in the table.
+    Ignored,
+    /// These values ask for what we do anyway (without regard to case); others are refused.
+    OneOf(&'static [&'static str]),
+    /// It must be our account, else 403.
+    Account,
+}
+
+/// A header that is known.
+pub(crate) struct Header {
+    /// Its name in lower case.
+    pub(crate) name: &'static str,
+    /// Where it is known.
+    pub(crate) ops: Ops,
+    /// What is done with it.
+    pub(crate) rule: Rule,
+}
+
+const fn header(name: &'static str, ops: Ops, rule: Rule) -> Header {
+    Header { name, ops, rule }
+}
+
+/// Operations that make an object or an upload.
+const MAKES: Ops = Ops::Of(&[Op::PutObject, Op::CopyObject, Op::CreateMultipartUpload]);
+/// Operations whose body is object data.
+const BODY: Ops = Ops::Of(&[Op::PutObject, Op::UploadPart]);
+/// Operations with any body.
+const ANY_BODY: Ops =
+    Ops::Of(&[Op::PutObject, Op::UploadPart, Op::CreateBucket, Op::DeleteObjects, Op::CompleteMultipartUpload]);
+/// Operations that take a checksum of a body, or (Complete) of the object.
+const CHECKSUM: Ops = ANY_BODY;
+/// Operations that read from another object.
+const COPIES: Ops = Ops::Of(&[Op::CopyObject, Op::UploadPartCopy]);
+/// Operations that read one object.
+const READS: Ops = Ops::Of(&[Op::GetObject, Op::HeadObject]);
+/// Listings of objects.
+const LISTS: Ops = Ops::Of(&[Op::ListObjects, Op::ListObjectsV2]);
+
+/// Every `x-amz-*` header that is known, but for `x-amz-meta-*`.
+pub(crate) const HEADERS: &[Header] = &[
+    // Authentication reads these.
+    header("x-amz-date", Ops::All, Rule::Read),
+    header("x-amz-content-sha256", Ops::All, Rule::Read),
+    header("x-amz-decoded-content-length", ANY_BODY, Rule::Read),
+    header("x-amz-trailer", ANY_BODY, Rule::Read),
+    // Who sends it: for logs. The same as `User-Agent`.
+    header("x-amz-user-agent", Ops::All, Rule::Ignored),
+    // "I accept the charges of a requester-pays bucket." There are neither charges nor such buckets.
+    header("x-amz-request-payer", Ops::All, Rule::OneOf(&["requester"])),
+    header("x-amz-expected-bucket-owner", Ops::All, Rule::Account),
+    header("x-amz-source-expected-bucket-owner", COPIES, Rule::Account),
+    // Checksums. Algorithms that we lack are absent here and so refused by name.
+    header("x-amz-checksum-crc32", CHECKSUM, Rule::Read),
+    header("x-amz-checksum-crc32c", CHECKSUM, Rule::Read),
+    header("x-amz-checksum-crc64nvme", CHECKSUM, Rule::Read),
+    header("x-amz-checksum-sha1", CHECKSUM, Rule::Read),
+    header("x-amz-checksum-sha256", CHECKSUM, Rule::Read),
+    header("x-amz-sdk-checksum-algorithm", ANY_BODY, Rule::Read),
+    header(
+        "x-amz-checksum-algorithm",
+        Ops::Of(&[Op::PutObject, Op::UploadPart, Op::CopyObject, Op::CreateMultipartUpload, Op::DeleteObjects]),
+        Rule::Read,
+    ),
+    header("x-amz-checksum-type", Ops::Of(&[Op::CreateMultipartUpload, Op::CompleteMultipartUpload]), Rule::Read),
+    header("x-amz-checksum-mode", READS, Rule::OneOf(&["ENABLED"])),
+    header("x-amz-mp-object-size", Ops::Of(&[Op::CompleteMultipartUpload]), Rule::Read),
+    // What we do: one account owns all and nobody else has access.
+    header("x-amz-acl", MAKES, Rule::OneOf(&["private", "bucket-owner-full-control"])),
+    header("x-amz-acl", Ops::Of(&[Op::CreateBucket]), Rule::OneOf(&["private"])),
+    header("x-amz-object-ownership", Ops::Of(&[Op::CreateBucket]), Rule::OneOf(&["BucketOwnerEnforced"])),
+    header("x-amz-bucket-object-lock-enabled", Ops::Of(&[Op::CreateBucket]), Rule::OneOf(&["false"])),
+    // There are no retention locks that it could override.
+    header(
+        "x-amz-bypass-governance-retention",
+        Ops::Of(&[Op::DeleteObject, Op::DeleteObjects]),
+        Rule::OneOf(&["true", "false"]),
+    ),
+    // The gateway refuses classes that it does not have.
+    header("x-amz-storage-class", MAKES, Rule::Read),
+    // Nothing is ever archived, so there is no restore status to list.
+    header("x-amz-optional-object-attributes", LISTS, Rule::OneOf(&["RestoreStatus"])),
+    header("x-amz-copy-source", COPIES, Rule::Read),
+    header("x-amz-copy-source-if-match", COPIES, Rule::Read),
+    header("x-amz-copy-source-if-none-match", COPIES, Rule::Read),
+    header("x-amz-copy-source-if-modified-since", COPIES, Rule::Read),
+    header("x-amz-copy-source-if-unmodified-since", COPIES, Rule::Read),
+    header("x-amz-copy-source-range", Ops::Of(&[Op::UploadPartCopy]), Rule::Read),
+    header("x-amz-metadata-directive", Ops::Of(&[Op::CopyObject]), Rule::OneOf(&["COPY", "REPLACE"])),
+    // Objects have no tags: to copy them and to replace them by none (x-amz-tagging is refused) come to the same.
+    header("x-amz-tagging-directive", Ops::Of(&[Op::CopyObject]), Rule::OneOf(&["COPY", "REPLACE"])),
+    header("x-amz-if-match-size", Ops::Of(&[Op::DeleteObject]), Rule::Read),
+    header("x-amz-if-match-last-modified-time", Ops::Of(&[Op::DeleteObject]), Rule::Read),
+];
+
+/// Whether `key` is a header that SDKs move into the query of presigned URLs and whose meaning we keep there: the operations
+/// look for these in both places.
+pub(crate) fn hoistable(op: Op, key: &str) -> bool {
+    let is = |name: &str| key.eq_ignore_ascii_case(name);
+    let checksum = || ChecksumAlgorithm::ALL.into_iter().any(|algorithm| is(wire::checksum_header(algorithm)));
+    is("x-amz-user-agent")
+        || (is("x-amz-checksum-mode") && READS.has(op))
+        || ((is("x-amz-sdk-checksum-algorithm") || checksum()) && BODY.has(op))
+}
+
+/// Whether `name` is a condition of HTTP's that `op` would have to heed and does not.
+pub(crate) fn conditional_not_known(op: Op, name: &str) -> bool {
+    match name {
+        "if-match" => {
+            !(op.only_reads()
+                || matches!(op, Op::PutObject | Op::CopyObject | Op::CompleteMultipartUpload | Op::DeleteObject))
+        }
+        "if-none-match" => {
+            !(op.only_reads() || matches!(op, Op::PutObject | Op::CopyObject | Op::CompleteMultipartUpload))
+        }
+        "if-modified-since" | "if-unmodified-since" => !op.only_reads(),
+        _ => false,
+    }
+}

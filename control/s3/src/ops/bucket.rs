@@ -1,0 +1,117 @@
+//! Buckets.
+
+use http::header::LOCATION;
+use http::{HeaderValue, StatusCode};
+use penstock_gateway::api::{BucketInfo, ListBuckets};
+use s3s::dto::CreateBucketConfiguration;
+
+use super::{Call, set};
+use crate::failure::Failure;
+use crate::respond::{self, Answer};
+use crate::streams;
+use crate::wire;
+use crate::xml::Xml;
+
+/// The region in which AWS has buckets without a LocationConstraint, and whose name it leaves out.
+const CLASSIC_REGION: &str = "us-east-1";
+
+impl Call {
+    fn region_of(&self, bucket: &BucketInfo) -> String {
+        if bucket.region.is_empty() { self.front.options.region.clone() } else { bucket.region.clone() }
+    }
+}
+
+pub(super) async fn list(call: Call) -> Result<Answer, Failure> {
+    let prefix = call.text("prefix");
+    let region = call.query.get("bucket-region");
+    let after = call.query.get("continuation-token").map(wire::from_continuation_token).transpose()?;
+    let max = call.number("max-buckets").and_then(|max| usize::try_from(max).ok());
+    let page = call.gateway().list_buckets(ListBuckets { prefix: prefix.clone(), after, max }).await?;
+    Ok(respond::xml(Xml::document("ListAllMyBucketsResult", |xml| {
+        write_owner(xml, "Owner", &call);
+        xml.element("Buckets", |xml| {
+            let asked_for = |bucket: &&BucketInfo| region.is_none_or(|region| call.region_of(bucket) == region);
+            for bucket in page.buckets.iter().filter(asked_for) {
+                xml.element("Bucket", |xml| {
+                    xml.text("Name", &bucket.name);
+                    xml.value("CreationDate", wire::format_iso_date(bucket.created_unix_ms));
+                    xml.text("BucketRegion", &call.region_of(bucket));
+                });
+            }
+        });
+        if let Some(after) = &page.next_after {
+            xml.text("ContinuationToken", &wire::continuation_token(after));
+        }
+        if !prefix.is_empty() {
+            xml.text("Prefix", &prefix);
+        }
+    })))
+}
+
+/// `<Owner>` or `<Initiator>`: always the one account.
+pub(super) fn write_owner(xml: &mut Xml, element: &str, call: &Call) {
+    xml.element(element, |xml| {
+        xml.text("ID", &call.front.options.owner_id);
+        xml.text("DisplayName", "penstock");
+    });
+}
+
+pub(super) async fn create(mut call: Call) -> Result<Answer, Failure> {
+    let body = streams::small_body(std::mem::take(&mut call.body), &call.exchange).await?;
+    call.verify_small_body(&body)?;
+    let mut region = String::new();
+    if !body.is_empty() {
+        let configuration: CreateBucketConfiguration = super::delete::from_xml(&body)?;
+        if configuration.bucket.is_some() || configuration.location.is_some() {
+            let what = "CreateBucketConfiguration.Bucket and .Location (directory buckets)";
+            return Err(Failure::new(
+                StatusCode::NOT_IMPLEMENTED,
+                "NotImplemented",
+                format!("{what} are not implemented."),
+            ));
+        }
+        if configuration.tags.is_some_and(|tags| !tags.is_empty()) {
+            let what = "CreateBucketConfiguration.Tags";
+            return Err(Failure::new(
+                StatusCode::NOT_IMPLEMENTED,
+                "NotImplemented",
+                format!("{what} are not implemented."),
+            ));
+        }
+        region = configuration.location_constraint.map(|region| region.as_str().to_owned()).unwrap_or_default();
+    }
+    let bucket = call.bucket();
+    call.gateway().create_bucket(&bucket, &region).await?;
+    let mut answer = respond::empty(StatusCode::OK);
+    set(answer.headers_mut(), LOCATION, &format!("/{bucket}"));
+    Ok(answer)
+}
+
+pub(super) async fn head(call: Call) -> Result<Answer, Failure> {
+    let bucket = call.gateway().head_bucket(&call.bucket()).await?;
+    let mut answer = respond::empty(StatusCode::OK);
+    set(answer.headers_mut(), respond::name("x-amz-bucket-region"), &call.region_of(&bucket));
+    answer.headers_mut().insert(respond::name("x-amz-access-point-alias"), HeaderValue::from_static("false"));
+    Ok(answer)
+}
+
+pub(super) async fn delete(call: Call) -> Result<Answer, Failure> {
+    call.gateway().delete_bucket(&call.bucket()).await?;
+    Ok(respond::empty(StatusCode::NO_CONTENT))
+}
+
+pub(super) async fn location(call: Call) -> Result<Answer, Failure> {
+    let bucket = call.gateway().head_bucket(&call.bucket()).await?;
+    let region = call.region_of(&bucket);
+    Ok(respond::xml(Xml::document("LocationConstraint", |xml| {
+        if region != CLASSIC_REGION {
+            xml.raw_text(&region);
+        }
+    })))
+}
+
+/// Versioning was never enabled in any bucket: what AWS says then is an empty configuration.
+pub(super) async fn versioning(call: Call) -> Result<Answer, Failure> {
+    call.gateway().head_bucket(&call.bucket()).await?;
+    Ok(respond::xml(Xml::document("VersioningConfiguration", |_| {})))
+}

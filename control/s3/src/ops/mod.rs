@@ -1,0 +1,205 @@
+//! The operations: what a request says becomes the gateway's types, what the gateway answers becomes HTTP.
+
+mod bucket;
+mod copy;
+mod delete;
+mod digests;
+mod list;
+mod multipart;
+mod object;
+mod slow;
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::{
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, EXPIRES, HeaderName,
+};
+use penstock_gateway::Gateway;
+use penstock_gateway::api::{Conditions, EtagCondition, ObjectHeaders, UnixMs};
+use s3s::TrailingHeaders;
+
+use crate::exchange::Exchange;
+use crate::failure::Failure;
+use crate::gate::{Op, Query, Target};
+use crate::respond::Answer;
+use crate::server::Front;
+use crate::wire;
+
+/// An authenticated request that the gate has understood.
+pub(crate) struct Call {
+    pub(crate) front: Arc<Front>,
+    pub(crate) target: Target,
+    pub(crate) query: Query,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: s3s::Body,
+    pub(crate) trailers: Option<TrailingHeaders>,
+    pub(crate) exchange: Arc<Exchange>,
+}
+
+/// Performs `op`.
+///
+/// # Errors
+/// What the client is told.
+pub(crate) async fn run(op: Op, call: Call) -> Result<Answer, Failure> {
+    match op {
+        Op::ListBuckets => bucket::list(call).await,
+        Op::CreateBucket => bucket::create(call).await,
+        Op::HeadBucket => bucket::head(call).await,
+        Op::DeleteBucket => bucket::delete(call).await,
+        Op::GetBucketLocation => bucket::location(call).await,
+        Op::GetBucketVersioning => bucket::versioning(call).await,
+        Op::ListObjects => list::v1(call).await,
+        Op::ListObjectsV2 => list::v2(call).await,
+        Op::DeleteObjects => delete::many(call).await,
+        Op::DeleteObject => delete::one(call).await,
+        Op::PutObject => object::put(call).await,
+        Op::GetObject => object::get(call).await,
+        Op::HeadObject => object::head(call).await,
+        Op::CopyObject => copy::object(call).await,
+        Op::UploadPartCopy => copy::part(call).await,
+        Op::CreateMultipartUpload => multipart::create(call).await,
+        Op::UploadPart => multipart::upload_part(call).await,
+        Op::CompleteMultipartUpload => multipart::complete(call).await,
+        Op::AbortMultipartUpload => multipart::abort(call).await,
+        Op::ListParts => multipart::list_parts(call).await,
+        Op::ListMultipartUploads => multipart::list_uploads(call).await,
+    }
+}
+
+impl Call {
+    fn gateway(&self) -> &Gateway {
+        &self.front.gateway
+    }
+
+    /// The bucket. The gate gives operations only targets that have one.
+    fn bucket(&self) -> String {
+        self.target.bucket().unwrap_or_default().to_owned()
+    }
+
+    fn key(&self) -> String {
+        self.target.key().unwrap_or_default().to_owned()
+    }
+
+    /// A query value; empty when absent.
+    fn text(&self, key: &str) -> String {
+        self.query.get(key).unwrap_or_default().to_owned()
+    }
+
+    /// A header's value.
+    fn header(&self, name: &str) -> Result<Option<&str>, Failure> {
+        wire::header(&self.headers, name)
+    }
+
+    /// A header's value, or that of the query parameter into which presigning SDKs move it.
+    fn header_or_query(&self, name: &str) -> Result<Option<&str>, Failure> {
+        Ok(self.header(name)?.or_else(|| self.query.get_hoisted(name)))
+    }
+
+    /// A number of the query. The gate has checked that it is one and in range.
+    fn number(&self, key: &str) -> Option<u64> {
+        self.query.get(key).and_then(wire::number)
+    }
+
+    /// `partNumber`, from 1.
+    fn part_number(&self) -> Option<u32> {
+        self.number("partNumber").and_then(|number| u32::try_from(number).ok())
+    }
+
+    /// The conditions that headers with this prefix state (`x-amz-copy-source-` or none).
+    fn conditions(&self, prefix: &str) -> Result<Conditions, Failure> {
+        let etags = |name: &str| -> Result<Option<EtagCondition>, Failure> {
+            let name = format!("{prefix}{name}");
+            let Some(text) = self.header(&name)? else { return Ok(None) };
+            let condition = wire::etag_condition(text);
+            condition.map(Some).ok_or_else(|| Failure::argument(&name, text, format!("{name} is not a list of ETags.")))
+        };
+        // A date that is not one is as if it were not there (RFC 9110, 13.1.3).
+        let date = |name: &str| -> Result<Option<UnixMs>, Failure> {
+            Ok(self.header(&format!("{prefix}{name}"))?.and_then(wire::http_date))
+        };
+        Ok(Conditions {
+            if_match: etags("if-match")?,
+            if_none_match: etags("if-none-match")?,
+            if_modified_since: date("if-modified-since")?,
+            if_unmodified_since: date("if-unmodified-since")?,
+            if_match_size: None,
+            if_match_last_modified: None,
+        })
+    }
+
+    /// The conditions under which an object may be written: those on ETags alone.
+    fn write_conditions(&self) -> Result<Conditions, Failure> {
+        let conditions = self.conditions("")?;
+        Ok(Conditions { if_modified_since: None, if_unmodified_since: None, ..conditions })
+    }
+
+    fn storage_class(&self) -> Result<String, Failure> {
+        Ok(self.header("x-amz-storage-class")?.unwrap_or("STANDARD").to_owned())
+    }
+
+    /// The headers that are stored with an object.
+    fn object_headers(&self) -> Result<ObjectHeaders, Failure> {
+        let stored = |name: HeaderName| -> Result<Option<String>, Failure> {
+            Ok(self.header(name.as_str())?.map(str::to_owned))
+        };
+        let mut user_metadata = Vec::new();
+        for name in self.headers.keys() {
+            let Some(short) = name.as_str().strip_prefix("x-amz-meta-") else { continue };
+            // Several headers of one name are one with commas, as HTTP has it and AWS does.
+            let mut values = Vec::new();
+            for value in self.headers.get_all(name) {
+                let text = wire::utf8(value)
+                    .ok_or_else(|| Failure::argument(name.as_str(), "", "Metadata values must be valid UTF-8."))?;
+                values.push(text.trim());
+            }
+            user_metadata.push((short.to_owned(), values.join(",")));
+        }
+        user_metadata.sort();
+        Ok(ObjectHeaders {
+            content_type: stored(CONTENT_TYPE)?,
+            content_encoding: stored(CONTENT_ENCODING)?.and_then(|text| without_aws_chunked(&text)),
+            content_disposition: stored(CONTENT_DISPOSITION)?,
+            content_language: stored(CONTENT_LANGUAGE)?,
+            cache_control: stored(CACHE_CONTROL)?,
+            expires: stored(EXPIRES)?,
+            user_metadata,
+        })
+    }
+}
+
+/// A `Content-Encoding` without the one that is S3's framing and not the object's.
+fn without_aws_chunked(text: &str) -> Option<String> {
+    let kept: Vec<&str> =
+        text.split(',').map(str::trim).filter(|e| !e.is_empty() && !e.eq_ignore_ascii_case("aws-chunked")).collect();
+    (!kept.is_empty()).then(|| kept.join(","))
+}
+
+/// An ETag in its quotes.
+fn quoted(etag: &str) -> String {
+    format!("\"{etag}\"")
+}
+
+/// Sets a header, unless its value can't be one.
+fn set(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    if let Some(value) = wire::text_header(text) {
+        headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn aws_chunked_is_not_the_objects_encoding() {
+        let cases = [
+            ("aws-chunked", None),
+            ("aws-chunked,gzip", Some("gzip")),
+            ("gzip, AWS-chunked", Some("gzip")),
+            ("gzip, br", Some("gzip,br")),
+            ("", None),
+        ];
+        for (text, want) in cases {
+            assert_eq!(super::without_aws_chunked(text).as_deref(), want, "{text}");
+        }
+    }
+}

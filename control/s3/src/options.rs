@@ -1,0 +1,83 @@
+//! What the one who starts the front decides.
+
+use std::time::Duration;
+
+use penstock_proto::limits;
+
+/// How the front behaves. [`FrontOptions::default`] suits a server that is reached by address, path style.
+#[derive(Clone, Debug)]
+pub struct FrontOptions {
+    /// Virtual-host style: `bucket.DOMAIN` names a bucket for each of these. A `Host` that is an address, one of these
+    /// itself, or anything else is path style. Compared without case and port.
+    pub base_domains: Vec<String>,
+    /// What buckets without a LocationConstraint answer as their region.
+    pub region: String,
+    /// Whether signatures must be for `region` (else AuthorizationHeaderMalformed). Off: any region's signature is good.
+    pub enforce_region: bool,
+    /// The one account. `x-amz-expected-bucket-owner` must be this.
+    pub account_id: String,
+    /// The canonical id that listings give as owner.
+    pub owner_id: String,
+    /// Most connections at a time; those past it are told 503 SlowDown.
+    pub connections_max: usize,
+    /// How long a client may take to send a request's head, and how long it may keep an idle connection.
+    pub head_read_timeout: Duration,
+    /// How long a client may be silent in a body (or send less than [`FrontOptions::BODY_WINDOW_BYTES_MIN`] bytes).
+    pub body_idle_timeout: Duration,
+    /// How long a client may take nothing of an answer that is ready.
+    pub write_stall_timeout: Duration,
+    /// How long requests in flight may go on after shutdown was asked for.
+    pub drain_timeout: Duration,
+}
+
+impl FrontOptions {
+    /// A client that sends less than this in a whole [`FrontOptions::body_idle_timeout`] counts as silent.
+    pub const BODY_WINDOW_BYTES_MIN: u64 = 4096;
+}
+
+impl Default for FrontOptions {
+    fn default() -> Self {
+        Self {
+            base_domains: Vec::new(),
+            region: "us-east-1".to_owned(),
+            enforce_region: false,
+            account_id: "000000000000".to_owned(),
+            owner_id: "0000000000000000000000000000000000000000000000000000000000000000".to_owned(),
+            connections_max: limits::S3_CONNECTIONS_MAX,
+            head_read_timeout: limits::HEAD_READ_TIMEOUT,
+            body_idle_timeout: limits::BODY_IDLE_TIMEOUT,
+            write_stall_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A secret access key. Its `Debug` shows nothing.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret access key.
+    #[must_use]
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    /// The secret, for signing.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Who may sign requests.
+pub trait Credentials: Send + Sync + 'static {
+    /// The secret of `access_key`, or none when there is no such key (the client is told InvalidAccessKeyId). Called once
+    /// per request, from async code: it must not block.
+    fn secret_of(&self, access_key: &str) -> Option<Secret>;
+}

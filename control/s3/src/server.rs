@@ -1,0 +1,252 @@
+//! The HTTP server: connections in, requests to the gate, answers out. Everything a client can make us wait for is bounded.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use penstock_gateway::Gateway;
+use penstock_proto::limits;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Authenticator;
+use crate::exchange::Exchange;
+use crate::failure::Failure;
+use crate::gate::{self, Decision, Verdict};
+use crate::ops;
+use crate::options::{Credentials, FrontOptions};
+use crate::respond::{self, Answer, Record, SentBody};
+use crate::streams::RequestBody;
+
+/// hyper's read buffer. Heads between [`limits::REQUEST_HEAD_BYTES_MAX`] and this get S3's error, larger ones hyper's 431.
+const READ_BUFFER_BYTES_MAX: usize = 256 << 10;
+/// Most headers of one request: user metadata alone may be a few hundred.
+const HEADERS_MAX: usize = 512;
+/// First and longest pause after `accept` failed (no more file descriptors, say).
+const ACCEPT_PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(1);
+/// Connections past the limit that are being told so at a time; those past this are closed without a word.
+const TURNED_AWAY_MAX: usize = 64;
+/// How long telling them may take.
+const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What all connections share.
+pub(crate) struct Front {
+    pub(crate) gateway: Gateway,
+    pub(crate) options: FrontOptions,
+    authenticator: Authenticator,
+}
+
+/// Listens on `address` (`host:port`).
+///
+/// # Errors
+/// Those of the operating system, with the address and what to do in their text.
+pub async fn bind(address: &str) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                ": another program listens there (another penstock?); stop it or choose another address"
+            }
+            io::ErrorKind::PermissionDenied => ": ports below 1024 need privileges; choose a higher one",
+            io::ErrorKind::AddrNotAvailable => ": no interface of this machine has that address",
+            _ => "",
+        };
+        io::Error::new(error.kind(), format!("can't listen on {address}: {error}{hint}"))
+    })
+}
+
+/// Serves S3 on `listener` until `shutdown` is cancelled; then finishes requests in flight, for
+/// [`FrontOptions::drain_timeout`] at most, and returns.
+///
+/// # Errors
+/// Options that make no sense. A failing `accept` is logged and tried again.
+pub async fn serve(
+    listener: TcpListener,
+    gateway: Gateway,
+    credentials: Arc<dyn Credentials>,
+    options: FrontOptions,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let authenticator = Authenticator::new(credentials, &options)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let drain_timeout = options.drain_timeout;
+    let connections = Arc::new(Semaphore::new(options.connections_max.min(Semaphore::MAX_PERMITS)));
+    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
+    let front = Arc::new(Front { gateway, options, authenticator });
+    let tasks = TaskTracker::new();
+    // Cancelled when draining took too long.
+    let abort = CancellationToken::new();
+    let mut pause = *ACCEPT_PAUSE.start();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) if is_about_one_connection(&error) => continue,
+            Err(error) => {
+                tracing::error!(%error, pause_ms = pause.as_millis(), "can't accept connections; trying again");
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = shutdown.cancelled() => break,
+                }
+                pause = (pause * 2).min(*ACCEPT_PAUSE.end());
+                continue;
+            }
+        };
+        pause = *ACCEPT_PAUSE.start();
+        match connections.clone().try_acquire_owned() {
+            Ok(permit) => {
+                let (front, shutdown, abort) = (front.clone(), shutdown.clone(), abort.clone());
+                tasks.spawn(async move {
+                    tokio::select! {
+                        () = connection(stream, front, shutdown) => {}
+                        () = abort.cancelled() => {}
+                    }
+                    drop(permit);
+                });
+            }
+            Err(_) => {
+                tracing::warn!(limit = front.options.connections_max, "too many connections: one is turned away");
+                if let Ok(permit) = turned_away.clone().try_acquire_owned() {
+                    tasks.spawn(async move {
+                        let _ = tokio::time::timeout(TURN_AWAY_TIMEOUT, turn_away(stream)).await;
+                        drop(permit);
+                    });
+                }
+            }
+        }
+    }
+    drop(listener);
+    tasks.close();
+    if tokio::time::timeout(drain_timeout, tasks.wait()).await.is_err() {
+        tracing::warn!(connections = tasks.len(), "requests still in flight are broken off");
+        abort.cancel();
+        tasks.wait().await;
+    }
+    Ok(())
+}
+
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(error.kind(), K::ConnectionRefused | K::ConnectionAborted | K::ConnectionReset | K::Interrupted)
+}
+
+/// Says 503 to a connection that is one too many, without reading what it asks.
+async fn turn_away(mut stream: TcpStream) {
+    let failure = Failure::slow_down();
+    let exchange = Exchange::new();
+    let document = respond::error_document(&failure, "/", &exchange);
+    let head = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nretry-after: {}\r\nx-amz-request-id: {}\r\ncontent-type: application/xml\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        limits::RETRY_AFTER.as_secs().max(1),
+        exchange.id,
+        document.len(),
+    );
+    let _ = stream.write_all(format!("{head}{document}").as_bytes()).await;
+    let _ = stream.shutdown().await;
+    // To close with bytes unread would reset the connection, and the client might never see the answer.
+    let mut sink = [0; 4096];
+    while matches!(tokio::io::AsyncReadExt::read(&mut stream, &mut sink).await, Ok(1..)) {}
+}
+
+async fn connection(stream: TcpStream, front: Arc<Front>, shutdown: CancellationToken) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY can't be set");
+    }
+    let guarded = crate::stall::StallGuard::new(stream, front.options.write_stall_timeout);
+    let head_read_timeout = front.options.head_read_timeout;
+    let service = service_fn(move |request| {
+        let front = front.clone();
+        async move { Ok::<_, Infallible>(answer(front, request).await) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_read_timeout)
+        .max_buf_size(READ_BUFFER_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .half_close(false)
+        .keep_alive(true)
+        .serve_connection(TokioIo::new(guarded), service);
+    tokio::pin!(serving);
+    let result = tokio::select! {
+        result = serving.as_mut() => result,
+        () = shutdown.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// One request, from head to answer.
+async fn answer(front: Arc<Front>, request: Request<Incoming>) -> Response<SentBody> {
+    let (mut head, incoming) = request.into_parts();
+    let exchange = Exchange::new();
+    let method = head.method.clone();
+    let resource: String = head.uri.path().chars().take(limits::KEY_BYTES_MAX * 4).collect();
+    let expects_continue = head.headers.contains_key("expect");
+    let decision = gate::decide(&head, &front.options);
+    let mut record = Record::new(exchange.clone(), method.clone(), &decision);
+    head.extensions.clear();
+    let body = RequestBody::new(incoming, exchange.clone(), front.options.body_idle_timeout);
+    let outcome = perform(&front, head, body, decision, &exchange, &mut record).await;
+    let mut answer = outcome.unwrap_or_else(|failure| {
+        record.code = failure.code.clone().into_owned();
+        if failure.status.is_server_error() {
+            tracing::warn!(request_id = exchange.id, code = %failure.code, message = %failure.message, "a request failed");
+        }
+        respond::error(&failure, &method, &resource, &exchange)
+    });
+    respond::finish_headers(answer.headers_mut(), &exchange, expects_continue);
+    record.status = Some(answer.status());
+    answer.map(|body| SentBody::new(body, record))
+}
+
+async fn perform(
+    front: &Arc<Front>,
+    head: http::request::Parts,
+    body: RequestBody,
+    decision: Decision,
+    exchange: &Arc<Exchange>,
+    record: &mut Record,
+) -> Result<Answer, Failure> {
+    if let Verdict::Early(failure) = decision.verdict {
+        return Err(failure);
+    }
+    let authenticated = front.authenticator.authenticate(head, body, exchange).await?;
+    record.access_key.clone_from(&authenticated.access_key);
+    let op = match decision.verdict {
+        Verdict::Serve(op) => op,
+        Verdict::Refuse(failure) | Verdict::Early(failure) => return Err(failure),
+    };
+    let call = ops::Call {
+        front: front.clone(),
+        target: decision.target,
+        query: decision.query,
+        headers: authenticated.headers,
+        body: authenticated.body,
+        trailers: authenticated.trailers,
+        exchange: exchange.clone(),
+    };
+    let result = ops::run(op, call).await;
+    // What was wrong with the body is the cause of whatever the gateway then says.
+    result.map_err(|failure| exchange.body_failure().unwrap_or(failure))
+}
+
+/// Whether a request that the client signed names a host: for `Location` in answers.
+pub(crate) fn host_of(headers: &HeaderMap) -> &str {
+    headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or("localhost")
+}
