@@ -127,3 +127,31 @@ const fn nibble_tables() -> [NibbleTable; 256] {
     }
     tables
 }
+
+/// A coefficient as the bit matrix that `gf2p8affineqb` multiplies a byte with: byte 7 - i holds the bits of the
+/// operand that bit i of the product sums up.
+pub(crate) fn affine(coefficient: u8) -> &'static u64 {
+    static MATRICES: [u64; 256] = affine_matrices();
+    &MATRICES[usize::from(coefficient)]
+}
+
+const fn affine_matrices() -> [u64; 256] {
+    let mut matrices = [0; 256];
+    let mut coefficient = 0;
+    while coefficient < 256 {
+        let mut operand_bit = 0;
+        while operand_bit < 8 {
+            let product = mul_by_definition(coefficient as u8, 1 << operand_bit);
+            let mut bit = 0;
+            while bit < 8 {
+                if product >> bit & 1 == 1 {
+                    matrices[coefficient] |= 1 << (8 * (7 - bit) + operand_bit);
+                }
+                bit += 1;
+            }
+            operand_bit += 1;
+        }
+        coefficient += 1;
+    }
+    matrices
+}

@@ -27,20 +27,23 @@
 //! ```
 
 mod coefficients;
+mod crc64;
 mod field;
+mod fused;
+mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod region;
 mod scalar;
+mod sweep;
 mod tier;
-
 #[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod vector;
+mod x86;
 
 #[cfg(test)]
 mod tests;
 
 pub use coefficients::Coefficients;
 pub use field::{POLYNOMIAL, div, inv, mul};
-pub use region::{dot_product, mul_add, xor};
-pub use tier::{Avx2, TIER_NAMES, TIER_VARIABLE, Tier, TierError};
+pub use region::{dot_product, dot_product_crc64, mul_add, xor};
+pub use tier::{Avx2, Avx2Gfni, Avx512Gfni, Neon, TIER_NAMES, TIER_VARIABLE, Tier, TierError};

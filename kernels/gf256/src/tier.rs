@@ -1,6 +1,9 @@
 //! Tiers: which instructions a kernel may use, as values that only a capable CPU hands out.
 //!
 //! A later tier is one more capability type, one more variant, and one more name in [`TIER_NAMES`].
+//!
+//! Where a tier's name says less than it asks for: all of x86 includes PCLMULQDQ (older than AVX2 in every CPU that has
+//! that), and those with GFNI its wider forms (which every CPU with AVX and GFNI has), for the CRCs.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -9,35 +12,70 @@ use std::sync::OnceLock;
 pub const TIER_VARIABLE: &str = "PENSTOCK_KERNEL_TIER";
 
 /// Every tier this crate knows, slowest first, whether or not this machine has it.
-pub const TIER_NAMES: [&str; 2] = ["scalar", "avx2"];
+pub const TIER_NAMES: [&str; 5] = ["scalar", "neon", "avx2", "avx2_gfni", "avx512_gfni"];
 
-/// Proof that this CPU (and its operating system) run AVX2.
-///
-/// ```
-/// use penstock_gf256::{Avx2, Tier};
-/// if let Some(avx2) = Avx2::new() {
-///     assert_eq!(Tier::from(avx2).name(), "avx2");
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Avx2(());
+/// A type whose values only a capable CPU hands out.
+macro_rules! proof {
+    ($(#[$doc:meta])* $proof:ident, $architecture:literal, $detected:ident: $($feature:tt),*) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub struct $proof(());
 
-impl Avx2 {
-    /// The proof, or `None` on a machine without AVX2. Cheap: the standard library caches what the CPU said.
-    #[must_use]
-    pub fn new() -> Option<Self> {
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
-            return Some(Self(()));
+        impl $proof {
+            /// The proof, or `None` on another machine. Cheap: the standard library caches what the CPU said.
+            #[must_use]
+            pub fn new() -> Option<Self> {
+                #[cfg(target_arch = $architecture)]
+                if $(std::arch::$detected!($feature))&&* {
+                    return Some(Self(()));
+                }
+                None
+            }
         }
-        None
-    }
+
+        impl From<$proof> for Tier {
+            fn from(proof: $proof) -> Self {
+                Self(Instructions::$proof(proof))
+            }
+        }
+    };
+}
+
+proof! {
+    /// Proof that this CPU (and its operating system) run AVX2, and PCLMULQDQ.
+    ///
+    /// ```
+    /// use penstock_gf256::{Avx2, Tier};
+    /// if let Some(avx2) = Avx2::new() {
+    ///     assert_eq!(Tier::from(avx2).name(), "avx2");
+    /// }
+    /// ```
+    Avx2, "x86_64", is_x86_feature_detected: "avx2", "pclmulqdq"
+}
+
+proof! {
+    /// Proof that this CPU (and its operating system) run AVX2, GFNI and VPCLMULQDQ.
+    Avx2Gfni, "x86_64", is_x86_feature_detected: "avx2", "pclmulqdq", "gfni", "vpclmulqdq"
+}
+
+proof! {
+    /// Proof that this CPU (and its operating system) run AVX-512 (F, BW, VL), GFNI and VPCLMULQDQ.
+    Avx512Gfni, "x86_64", is_x86_feature_detected:
+    "avx512f", "avx512bw", "avx512vl", "avx2", "pclmulqdq", "gfni", "vpclmulqdq"
+}
+
+proof! {
+    /// Proof that this CPU runs NEON and PMULL.
+    Neon, "aarch64", is_aarch64_feature_detected: "neon", "aes"
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Instructions {
     Scalar,
+    Neon(Neon),
     Avx2(Avx2),
+    Avx2Gfni(Avx2Gfni),
+    Avx512Gfni(Avx512Gfni),
 }
 
 /// Which implementation of the kernels to run. Every tier gives the same bytes.
@@ -76,11 +114,15 @@ impl Tier {
     /// assert!(matches!(Tier::from_name("abacus"), Err(TierError::Unknown { .. })));
     /// ```
     pub fn from_name(name: &str) -> Result<Self, TierError> {
-        match name {
-            "scalar" => Ok(Self::scalar()),
-            "avx2" => Avx2::new().map(Self::from).ok_or_else(|| TierError::Absent { name: name.to_owned() }),
-            _ => Err(TierError::Unknown { name: name.to_owned() }),
-        }
+        let tier = match name {
+            "scalar" => Some(Self::scalar()),
+            "neon" => Neon::new().map(Self::from),
+            "avx2" => Avx2::new().map(Self::from),
+            "avx2_gfni" => Avx2Gfni::new().map(Self::from),
+            "avx512_gfni" => Avx512Gfni::new().map(Self::from),
+            _ => return Err(TierError::Unknown { name: name.to_owned() }),
+        };
+        tier.ok_or_else(|| TierError::Absent { name: name.to_owned() })
     }
 
     /// The tier that [`TIER_VARIABLE`] forces, or [`Tier::detect`] where it is not set.
@@ -105,14 +147,11 @@ impl Tier {
     pub const fn name(self) -> &'static str {
         match self.0 {
             Instructions::Scalar => TIER_NAMES[0],
-            Instructions::Avx2(_) => TIER_NAMES[1],
+            Instructions::Neon(_) => TIER_NAMES[1],
+            Instructions::Avx2(_) => TIER_NAMES[2],
+            Instructions::Avx2Gfni(_) => TIER_NAMES[3],
+            Instructions::Avx512Gfni(_) => TIER_NAMES[4],
         }
-    }
-}
-
-impl From<Avx2> for Tier {
-    fn from(proof: Avx2) -> Self {
-        Self(Instructions::Avx2(proof))
     }
 }
 
