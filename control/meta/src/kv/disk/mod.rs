@@ -29,6 +29,8 @@ use super::occ::{OccOptions, OccStore};
 use super::transact::TOKEN_PREFIX;
 use super::{Kv, KvError, StoreStats, Transaction, prefix_end};
 use sequence::RingCheck;
+#[cfg(test)]
+pub(crate) use sequence::ring_key;
 use witness::{Testimony, Witness};
 
 /// Rows of former processes removed by one batch at open.

@@ -16,7 +16,7 @@ const RING_PREFIX: &[u8] = b"\xFF\xFFr";
 pub(super) const RING_ENTRIES: u64 = 1 << 18;
 
 /// The key of the ring's entry for a sequence number.
-pub(super) fn ring_key(sequence: u64) -> Bytes {
+pub(crate) fn ring_key(sequence: u64) -> Bytes {
     let mut key = RING_PREFIX.to_vec();
     key.extend_from_slice(&((sequence % RING_ENTRIES) as u32).to_be_bytes());
     Bytes::from(key)
