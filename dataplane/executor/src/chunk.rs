@@ -56,14 +56,9 @@ fn parity_block_bytes(code: Code, chunk_bytes_max: usize) -> Vec<usize> {
 }
 
 impl ChunkBuf {
-    /// Takes the memory of a chunk of up to `chunk_bytes_max` bytes. Waits for it without bound: the caller has one.
+    /// Takes the memory of a chunk of up to `chunk_bytes_max` bytes, which is 1 to [`limits::CHUNK_BYTES`]. The caller
+    /// bounds the wait.
     pub(crate) async fn acquire(pool: &BufPool, code: Code, chunk_bytes_max: usize) -> Result<Self, ExecutorError> {
-        if chunk_bytes_max == 0 || chunk_bytes_max > limits::CHUNK_BYTES {
-            return Err(ExecutorError::BadPlan(format!(
-                "a chunk has 1 to {} bytes, not {chunk_bytes_max}",
-                limits::CHUNK_BYTES
-            )));
-        }
         let wait = limits::STRIPE_DEADLINE;
         let data = pool.acquire(data_block_bytes(code, chunk_bytes_max), wait).await?;
         let mut parity = Vec::with_capacity(code.m());

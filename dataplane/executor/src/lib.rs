@@ -79,7 +79,7 @@ pub struct ExecutorOptions {
     pub buffer_wait: Duration,
     /// See [`STRAGGLER_GRACE`].
     pub straggler_grace: Duration,
-    /// See [`HEDGE_DELAY`]. Must not be zero.
+    /// See [`HEDGE_DELAY`]. At least a millisecond.
     pub hedge_delay: Duration,
     /// See [`SUSPECT_FOR`].
     pub suspect_for: Duration,
@@ -131,6 +131,10 @@ impl Executor {
     /// [`ExecutorError::Busy`] when it does not come free in time; [`ExecutorError::BadPlan`] for a length of 0 or past
     /// the limit.
     pub async fn chunk_buffer(&self, code: Code, chunk_bytes_max: usize) -> Result<ChunkBuf, ExecutorError> {
+        if chunk_bytes_max == 0 || chunk_bytes_max > limits::CHUNK_BYTES {
+            let max = limits::CHUNK_BYTES;
+            return Err(ExecutorError::BadPlan(format!("a chunk has 1 to {max} bytes, not {chunk_bytes_max}")));
+        }
         let wait = self.inner.options.buffer_wait;
         let taking = async {
             let _turn = self.inner.door.lock().await;

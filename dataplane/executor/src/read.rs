@@ -4,9 +4,14 @@
 //! side in one buffer, are checked, and are computed where they are lost. Nothing unchecked is returned: bytes that
 //! came must have the checksum that the node says it sent; a whole shard must have the one in the metadata; and so must
 //! a shard that was computed.
+//!
+//! Memory: one buffer of the range (of whole shards, where those are read), then one of a shard for each further ask and
+//! each computed shard. The latter are waited for while the former is held, so a pool that is too small for its readers
+//! answers Busy after the bound on that wait, and does not hang.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -117,7 +122,7 @@ impl Executor {
         let mut asks = FuturesUnordered::new();
         let mut in_hand = InHand::default();
         let mut failures = Failures::default();
-        let delay = self.inner.options.hedge_delay;
+        let delay = self.inner.options.hedge_delay.max(Duration::from_millis(1));
         let mut ticks = interval_at(Instant::now() + delay, delay);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut step = machine.start();

@@ -128,7 +128,7 @@ async fn plans_that_make_no_sense_are_refused() {
     assert!(matches!(cluster.executor.write_stripe(&good, empty).await, Err(ExecutorError::BadPlan(_))));
     let other = cluster.chunk(code(2, 1), &bytes(10)).await;
     assert!(matches!(cluster.executor.write_stripe(&good, other).await, Err(ExecutorError::BadPlan(_))));
-    for bytes in [0, CHUNK_BYTES + 1] {
+    for bytes in [0, CHUNK_BYTES + 1, usize::MAX] {
         let chunk = cluster.executor.chunk_buffer(good.code, bytes).await;
         assert!(matches!(chunk, Err(ExecutorError::BadPlan(_))));
     }
