@@ -438,7 +438,7 @@ async fn build(
             let at = record.payload_offset as usize;
             front[at..at + payload.len()].copy_from_slice(payload);
         } else {
-            let aligned = payload.as_ptr() as usize % BLOCK_BYTES == 0;
+            let aligned = (payload.as_ptr() as usize).is_multiple_of(BLOCK_BYTES);
             let whole = if aligned { payload.len() / BLOCK_BYTES * BLOCK_BYTES } else { 0 };
             if whole > 0 {
                 long.push(payload.slice(0..whole));

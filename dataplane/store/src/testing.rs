@@ -225,7 +225,7 @@ impl FaultDevice {
     }
 
     fn check(&self, offset: u64, bytes: usize, operation: &'static str) -> Result<(), DeviceError> {
-        let aligned = offset % BLOCK == 0 && bytes % BLOCK_BYTES == 0;
+        let aligned = offset.is_multiple_of(BLOCK) && bytes.is_multiple_of(BLOCK_BYTES);
         if !aligned || offset + bytes as u64 > self.disk.bytes {
             return Err(broken(operation, "EINVAL: not aligned, or past the end"));
         }
@@ -264,7 +264,7 @@ impl Device for FaultDevice {
         let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
         let mut state = self.disk.state.lock();
         let cut = self.begin(&mut state, "writing")?;
-        let aligned = pieces.iter().all(|piece| piece.as_ptr() as usize % BLOCK_BYTES == 0);
+        let aligned = pieces.iter().all(|piece| (piece.as_ptr() as usize).is_multiple_of(BLOCK_BYTES));
         self.check(offset, if aligned { bytes.len() } else { 1 }, "writing")?;
         let blocks = bytes.len() as u64 / BLOCK;
         let numbers = offset / BLOCK..offset / BLOCK + blocks;

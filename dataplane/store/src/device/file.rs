@@ -44,6 +44,13 @@ impl DeviceFile {
         Geometry { bytes: self.bytes, block_bytes: BLOCK_BYTES, direct: self.direct, engine }
     }
 
+    /// Lets another owner open the device, though this one still has it open.
+    pub(super) fn unlock(&self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "the device can't be unlocked before it is let go of");
+        }
+    }
+
     /// `fallocate(2)`. A filesystem without it can't promise room: then writes meet the full disk, which is handled.
     pub(super) fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()> {
         ignore_unsupported(fallocate(&self.file, 0, offset, bytes))

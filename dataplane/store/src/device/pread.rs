@@ -89,8 +89,11 @@ impl Device for PreadDevice {
     }
 
     async fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        let closed_before = self.closed.swap(true, Ordering::AcqRel);
         // Holding every permit means that no call is in flight; later calls see `closed`.
-        drop(self.permits.acquire_many(CALLS_IN_FLIGHT_MAX).await);
+        let _all = self.permits.acquire_many(CALLS_IN_FLIGHT_MAX).await;
+        if !closed_before {
+            self.file.unlock();
+        }
     }
 }

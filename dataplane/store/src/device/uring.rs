@@ -182,6 +182,7 @@ impl Device for UringDevice {
     async fn close(&self) {
         if let Some(thread) = self.stop() {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            self.file.unlock();
         }
     }
 }
