@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use penstock_proto::{DataId, NodeId};
 
-use super::rows::{GarbageEntry, WriteKind, WriteRow, decode};
+use super::rows::{GarbageEntry, GarbageList, WriteKind, WriteRow, decode};
 use super::{
     DataRow, GarbageRow, Layout, ManifestPlace, ManifestRow, PartListRow, PartRow, Result, Tables, TablesError,
 };
@@ -16,7 +16,7 @@ use crate::kv::{RangeRead, Transaction};
 const SWEEP_ROWS_MAX: usize = 4096;
 /// Expired writes that one transaction turns to garbage.
 const EXPIRED_PER_TRANSACTION_MAX: usize = 256;
-/// Lists and uploads that one call of [`Tables::next_garbage`] expands by a step.
+/// Steps of expanding lists and uploads that one call of [`Tables::next_garbage`] takes.
 const EXPANSIONS_PER_CALL_MAX: usize = 64;
 /// Part rows that one step of an aborted upload's expansion removes.
 const UPLOAD_PARTS_PER_STEP: usize = 256;
@@ -99,36 +99,46 @@ impl Tables {
     /// The store's.
     pub async fn next_garbage(&self, now_unix_ms: u64, max: usize) -> Result<Vec<(GarbageToken, GarbageRow)>> {
         self.sweep_expired_writes(now_unix_ms).await?;
-        let begin = keys::table(keys::GARBAGE);
+        let out = self.collectable(now_unix_ms, max).await?;
+        if out.len() < max && self.expand_lists(now_unix_ms).await? {
+            return self.collectable(now_unix_ms, max).await;
+        }
+        Ok(out)
+    }
+
+    async fn collectable(&self, now_unix_ms: u64, max: usize) -> Result<Vec<(GarbageToken, GarbageRow)>> {
+        let mut begin = keys::table(keys::GARBAGE);
         let end = keys::garbage(now_unix_ms.saturating_add(1), DataId(0));
         let mut out = Vec::new();
-        let (mut from, mut expansions) = (begin.clone(), 0);
         while out.len() < max {
-            let range =
-                RangeRead { snapshot: true, ..RangeRead::between(&from, &end).limit((max - out.len()).clamp(1, 1000)) };
-            let page = self.page(&range).await?;
+            let page = self.page(&snapshot(&begin, &end, max - out.len())).await?;
             for (key, value) in &page.rows {
                 let (not_before_unix_ms, data) = keys::parse_garbage(key).ok_or_else(unreadable)?;
                 let (nodes, manifest_rows) = match decode(value)? {
                     GarbageEntry::Data { nodes, manifest_rows } => (nodes, manifest_rows),
                     GarbageEntry::Manifests { count } => (self.nodes_of_manifests(data, count).await?, count),
-                    GarbageEntry::List { .. } | GarbageEntry::Upload { .. } => {
-                        if expansions < EXPANSIONS_PER_CALL_MAX {
-                            expansions += 1;
-                            self.expand(key).await?;
-                        }
-                        continue;
-                    }
                 };
                 let token = GarbageToken { not_before_unix_ms, data };
                 out.push((token, GarbageRow { data, nodes, manifest_rows, not_before_unix_ms }));
             }
             match page.rows.last() {
-                Some((last, _)) if page.more => from = keys::after(last),
+                Some((last, _)) if page.more => begin = keys::after(last),
                 _ => break,
             }
         }
         Ok(out)
+    }
+
+    /// Expands lists whose time has come, by a bounded number of steps. Whether there was one.
+    async fn expand_lists(&self, now_unix_ms: u64) -> Result<bool> {
+        let begin = keys::table(keys::GARBAGE_LISTS);
+        let end = keys::garbage_list(now_unix_ms.saturating_add(1), DataId(0));
+        for steps in 0..EXPANSIONS_PER_CALL_MAX {
+            let page = self.page(&snapshot(&begin, &end, 1)).await?;
+            let Some((key, _)) = page.rows.first() else { return Ok(steps > 0) };
+            self.expand(key).await?;
+        }
+        Ok(true)
     }
 
     /// Forgets garbage that is gone from every node, with its manifest and repair rows. Finishing twice is fine.
@@ -138,9 +148,8 @@ impl Tables {
     pub async fn finish_garbage(&self, token: &GarbageToken) -> Result<()> {
         let key = keys::garbage(token.not_before_unix_ms, token.data);
         transaction!(self, |txn, key| {
-            let Some(entry) = read::<GarbageEntry>(txn, key).await? else { return Ok(()) };
-            if !matches!(entry, GarbageEntry::Data { .. } | GarbageEntry::Manifests { .. }) {
-                return Err(TablesError::BadRow("a list is not finished but expanded"));
+            if txn.get(key).await?.is_none() {
+                return Ok(());
             }
             for prefix in [keys::manifests(token.data), keys::repairs(token.data)] {
                 txn.clear_range(&prefix, &keys::past(&prefix))?;
@@ -175,7 +184,7 @@ impl Tables {
     /// # Errors
     /// The store's.
     pub async fn garbage_count(&self) -> Result<u64> {
-        self.count(&keys::table(keys::GARBAGE)).await
+        Ok(self.count(&keys::table(keys::GARBAGE)).await? + self.count(&keys::table(keys::GARBAGE_LISTS)).await?)
     }
 
     /// How many writes are pending. Reads them all.
@@ -189,8 +198,7 @@ impl Tables {
     async fn count(&self, prefix: &[u8]) -> Result<u64> {
         let (mut begin, end, mut count) = (prefix.to_vec(), keys::past(prefix), 0);
         loop {
-            let range = RangeRead { snapshot: true, ..RangeRead::between(&begin, &end).limit(COUNT_PAGE_ROWS) };
-            let page = self.page(&range).await?;
+            let page = self.page(&snapshot(&begin, &end, COUNT_PAGE_ROWS)).await?;
             count += page.rows.len() as u64;
             match page.rows.last() {
                 Some((last, _)) if page.more => begin = keys::after(last),
@@ -203,13 +211,17 @@ impl Tables {
     async fn sweep_expired_writes(&self, now_unix_ms: u64) -> Result<()> {
         let table = keys::table(keys::WRITES);
         let (mut begin, end, mut seen) = (self.sweep_from.lock().clone(), keys::past(&table), 0);
-        let mut expired = Vec::new();
+        let (mut expired, mut lists) = (Vec::new(), Vec::new());
         loop {
-            let range = RangeRead { snapshot: true, ..RangeRead::between(&begin, &end).limit(SWEEP_ROWS_MAX - seen) };
-            let page = self.page(&range).await?;
+            let page = self.page(&snapshot(&begin, &end, SWEEP_ROWS_MAX - seen)).await?;
             for (key, value) in &page.rows {
-                if decode::<WriteRow>(value)?.expires_unix_ms <= now_unix_ms {
-                    expired.push(keys::parse_write(key).ok_or_else(unreadable)?);
+                let row: WriteRow = decode(value)?;
+                if row.expires_unix_ms <= now_unix_ms {
+                    let id = keys::parse_write(key).ok_or_else(unreadable)?;
+                    match row.kind {
+                        WriteKind::Data { .. } => expired.push(id),
+                        WriteKind::List => lists.push(id),
+                    }
                 }
             }
             seen += page.rows.len();
@@ -222,7 +234,8 @@ impl Tables {
             }
         }
         *self.sweep_from.lock() = begin;
-        for batch in expired.chunks(EXPIRED_PER_TRANSACTION_MAX) {
+        // Lists one by one: each clears up to 10,000 rows.
+        for batch in expired.chunks(EXPIRED_PER_TRANSACTION_MAX).chain(lists.chunks(1)) {
             transaction!(self, |txn| {
                 for data in batch {
                     condemn(txn, *data, Some(now_unix_ms), now_unix_ms).await?;
@@ -238,8 +251,8 @@ impl Tables {
     async fn expand(&self, key: &[u8]) -> Result<()> {
         let (not_before, id) = keys::parse_garbage(key).ok_or_else(unreadable)?;
         transaction!(self, |txn| {
-            match read::<GarbageEntry>(txn, key).await? {
-                Some(GarbageEntry::List { next, count }) => {
+            match read::<GarbageList>(txn, key).await? {
+                Some(GarbageList::Parts { next, count }) => {
                     let row_key = keys::part_list(id, next);
                     let row: PartListRow = read(txn, &row_key).await?.unwrap_or_default();
                     for data in row.spans.iter().filter_map(|span| span.data.as_ref()) {
@@ -247,11 +260,11 @@ impl Tables {
                     }
                     txn.clear(&row_key)?;
                     match next + 1 {
-                        next if next < count => write(txn, key, &GarbageEntry::List { next, count }),
+                        next if next < count => write(txn, key, &GarbageList::Parts { next, count }),
                         _ => Ok(txn.clear(key)?),
                     }
                 }
-                Some(GarbageEntry::Upload { upload }) => {
+                Some(GarbageList::Upload { upload }) => {
                     let range = RangeRead::prefix(&keys::parts(&upload)).limit(UPLOAD_PARTS_PER_STEP);
                     let page = txn.get_range(range).await?;
                     for (part_key, value) in &page.rows {
@@ -280,6 +293,11 @@ impl Tables {
         }
         Ok(nodes.into_iter().collect())
     }
+}
+
+/// A read of at most `limit` rows (at least 1) that conflicts with nothing.
+fn snapshot(begin: &[u8], end: &[u8], limit: usize) -> RangeRead {
+    RangeRead { snapshot: true, ..RangeRead::between(begin, end).limit(limit.max(1)) }
 }
 
 fn unreadable() -> TablesError {
@@ -342,7 +360,7 @@ pub(super) fn discard_layout(txn: &mut dyn Transaction, layout: &Layout, not_bef
 
 /// The same for every part of a list.
 pub(super) fn discard_list(txn: &mut dyn Transaction, list: DataId, count: u32, not_before_unix_ms: u64) -> Result<()> {
-    write(txn, &keys::garbage(not_before_unix_ms, list), &GarbageEntry::List { next: 0, count })
+    write(txn, &keys::garbage_list(not_before_unix_ms, list), &GarbageList::Parts { next: 0, count })
 }
 
 /// The same for every part row of an upload.
@@ -351,5 +369,5 @@ pub(super) fn discard_upload(
     upload: &keys::UploadKey,
     not_before_unix_ms: u64,
 ) -> Result<()> {
-    write(txn, &keys::garbage(not_before_unix_ms, DataId::random()), &GarbageEntry::Upload { upload: *upload })
+    write(txn, &keys::garbage_list(not_before_unix_ms, DataId::random()), &GarbageList::Upload { upload: *upload })
 }

@@ -14,8 +14,10 @@ use crate::kv::prefix_end;
 pub(super) const BUCKETS: u8 = b'B';
 /// `C | name`: counters, 8 bytes little-endian.
 pub(super) const COUNTERS: u8 = b'C';
-/// `G | not before, u64 | id`.
+/// `G | not before, u64 | data id`.
 pub(super) const GARBAGE: u8 = b'G';
+/// `L | not before, u64 | id`.
+pub(super) const GARBAGE_LISTS: u8 = b'L';
 /// `M | data id | index, u32`.
 pub(super) const MANIFESTS: u8 = b'M';
 /// `O | bucket id, u64 | key`.
@@ -115,9 +117,13 @@ pub(super) fn garbage(not_before_unix_ms: u64, id: DataId) -> Vec<u8> {
     key(GARBAGE, &[&not_before_unix_ms.to_be_bytes(), &id.to_bytes()])
 }
 
-/// The inverse of [`garbage`].
+pub(super) fn garbage_list(not_before_unix_ms: u64, id: DataId) -> Vec<u8> {
+    key(GARBAGE_LISTS, &[&not_before_unix_ms.to_be_bytes(), &id.to_bytes()])
+}
+
+/// The inverse of [`garbage`] and of [`garbage_list`].
 pub(super) fn parse_garbage(key: &[u8]) -> Option<(u64, DataId)> {
-    let (not_before, id) = key.strip_prefix(&[GARBAGE])?.split_first_chunk::<8>()?;
+    let (not_before, id) = key.get(1..)?.split_first_chunk::<8>()?;
     Some((u64::from_be_bytes(*not_before), DataId::from_bytes(id.try_into().ok()?)))
 }
 

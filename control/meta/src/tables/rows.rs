@@ -255,15 +255,20 @@ pub struct GarbageRow {
     pub not_before_unix_ms: u64,
 }
 
-/// What a garbage row holds. At `G | not before | id`.
+/// What a garbage row holds. At `G | not before | data id`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum GarbageEntry {
-    /// Data (`id`) whose nodes are known; none means any.
+    /// Data whose nodes are known; none means any.
     Data { nodes: Vec<NodeId>, manifest_rows: u32 },
-    /// Data (`id`) whose nodes are in its manifest rows.
+    /// Data whose nodes are in its manifest rows.
     Manifests { count: u32 },
+}
+
+/// Garbage that has yet to be expanded to one garbage row per data id. At `L | not before | id`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum GarbageList {
     /// Every part of the part list `id`, whose rows `next..count` are left.
-    List { next: u32, count: u32 },
+    Parts { next: u32, count: u32 },
     /// Every part row of an upload (`id` is random).
     Upload { upload: [u8; 24] },
 }
@@ -311,6 +316,7 @@ rows! {
     UploadRow => "upload",
     PartRow => "part",
     GarbageEntry => "garbage",
+    GarbageList => "garbage list",
     WriteRow => "write",
     RepairRow => "repair",
 }

@@ -1,3 +1,12 @@
-//! The tables on the mem engine, with and without injected faults, against models small enough to read.
+//! The tables on the mem engine, with and without injected faults, and on fjall, against models small enough to read.
 
+mod accounting;
+mod audit;
+mod basics;
+mod crash;
+mod golden;
+mod listing;
+mod many_parts;
+mod races;
 mod send;
+mod support;

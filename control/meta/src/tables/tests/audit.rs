@@ -1,0 +1,143 @@
+//! Reads every row of a store in one transaction and says of every data id what the rows say of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use penstock_proto::DataId;
+
+use crate::kv::{RangeRead, transact};
+use crate::tables::rows::{GarbageEntry, GarbageList, WriteKind, WriteRow, decode};
+use crate::tables::{Layout, ObjectRow, PartListRow, PartRow, Tables, TablesError, keys};
+
+/// What a data id is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum State {
+    Pending,
+    Reachable,
+    Garbage,
+}
+
+type KeyValue = (Vec<u8>, Vec<u8>);
+
+/// All rows of a store, by table.
+pub(super) struct Audit {
+    rows: BTreeMap<u8, Vec<KeyValue>>,
+}
+
+impl Audit {
+    pub(super) async fn of(tables: &Tables) -> Self {
+        let read = transact::<_, TablesError, _>(&**tables.kv(), |txn| {
+            Box::pin(async move {
+                let mut rows = Vec::new();
+                let mut begin = vec![0];
+                loop {
+                    let range = RangeRead { snapshot: true, ..RangeRead::between(&begin, &[0xff]) };
+                    let page = txn.get_range(range).await?;
+                    rows.extend(page.rows.iter().map(|(key, value)| (key.to_vec(), value.to_vec())));
+                    match page.rows.last() {
+                        Some((last, _)) if page.more => begin = keys::after(last),
+                        _ => return Ok(rows),
+                    }
+                }
+            })
+        });
+        let mut rows: BTreeMap<u8, Vec<_>> = BTreeMap::new();
+        for (key, value) in read.await.unwrap() {
+            rows.entry(key[0]).or_default().push((key, value));
+        }
+        Self { rows }
+    }
+
+    pub(super) fn table(&self, table: u8) -> &[KeyValue] {
+        self.rows.get(&table).map_or(&[], Vec::as_slice)
+    }
+
+    /// The tables that have rows, as letters.
+    pub(super) fn letters(&self) -> String {
+        self.rows.keys().map(|letter| char::from(*letter)).collect()
+    }
+
+    /// What every data id that occurs is. Panics if one is two things, or one thing twice, and on rows that nothing
+    /// refers to.
+    pub(super) fn states(&self) -> BTreeMap<DataId, State> {
+        let mut states = BTreeMap::new();
+        let mut say = |data: DataId, state: State| {
+            if let Some(before) = states.insert(data, state) {
+                panic!("{data} is {before:?} and {state:?}");
+            }
+        };
+        let mut lists: BTreeMap<DataId, (State, Vec<PartListRow>)> = BTreeMap::new();
+        let mut claimed = BTreeSet::new();
+        for (key, value) in self.table(keys::PART_LISTS) {
+            let list = DataId::from_bytes(key[1..17].try_into().unwrap());
+            let entry = lists.entry(list).or_insert((State::Pending, Vec::new()));
+            entry.1.push(decode(value).unwrap());
+        }
+        for (_, value) in self.table(keys::OBJECTS) {
+            match decode::<ObjectRow>(value).unwrap().layout {
+                Layout::Empty => {}
+                Layout::Single(data) => say(data.data, State::Reachable),
+                Layout::Parts { list, count } => {
+                    let entry = lists.get_mut(&list).expect("an object's list is there");
+                    entry.0 = State::Reachable;
+                    assert_eq!(entry.1.len(), count as usize, "list rows");
+                    assert!(claimed.insert(list), "a list has one owner");
+                }
+            }
+        }
+        for (key, value) in self.table(keys::WRITES) {
+            let id = keys::parse_write(key).unwrap();
+            match decode::<WriteRow>(value).unwrap().kind {
+                WriteKind::Data { .. } => say(id, State::Pending),
+                WriteKind::List => assert!(claimed.insert(id), "a pending list is nobody's"),
+            }
+        }
+        let mut garbage_uploads = BTreeSet::new();
+        for (key, value) in self.table(keys::GARBAGE_LISTS) {
+            let (_, id) = keys::parse_garbage(key).unwrap();
+            match decode::<GarbageList>(value).unwrap() {
+                GarbageList::Upload { upload } => assert!(garbage_uploads.insert(upload)),
+                GarbageList::Parts { next, count } => {
+                    let entry = lists.get_mut(&id).expect("a garbage list has rows");
+                    entry.0 = State::Garbage;
+                    assert_eq!(entry.1.len(), (count - next) as usize, "list rows that are left");
+                    assert!(claimed.insert(id), "a list has one owner");
+                }
+            }
+        }
+        let uploads: BTreeSet<keys::UploadKey> =
+            self.table(keys::UPLOADS).iter().map(|(key, _)| keys::parse_upload(&key[9..]).unwrap().1).collect();
+        for (key, value) in self.table(keys::PARTS) {
+            let upload: keys::UploadKey = key[1..25].try_into().unwrap();
+            let state = match (uploads.contains(&upload), garbage_uploads.contains(&upload)) {
+                (true, false) => State::Reachable,
+                (false, true) => State::Garbage,
+                other => panic!("a part of an upload that is {other:?}"),
+            };
+            if let Some(data) = decode::<PartRow>(value).unwrap().data {
+                say(data.data, state);
+            }
+        }
+        for (key, _) in self.table(keys::PARTS_VERSIONS) {
+            assert!(uploads.contains(&key[1..]), "a parts version without its upload");
+        }
+        for (list, (state, rows)) in lists {
+            assert!(claimed.contains(&list), "nothing refers to the list {list}");
+            if state != State::Pending {
+                for data in rows.iter().flat_map(|row| &row.spans).filter_map(|span| span.data.as_ref()) {
+                    say(data.data, state);
+                }
+            }
+        }
+        for (key, value) in self.table(keys::GARBAGE) {
+            let _: GarbageEntry = decode(value).unwrap();
+            say(keys::parse_garbage(key).unwrap().1, State::Garbage);
+        }
+        for table in [keys::MANIFESTS, keys::REPAIRS] {
+            for (key, _) in self.table(table) {
+                let data = DataId::from_bytes(key[1..17].try_into().unwrap());
+                assert!(states.contains_key(&data), "a {} row of {data}, which is gone", char::from(table));
+            }
+        }
+        states
+    }
+}

@@ -1,0 +1,164 @@
+//! The bytes of every row and key: what is stored can't drift. See `docs/formats/metadata.md`.
+
+use penstock_proto::{DataId, NodeId};
+
+use super::support::{data_row, manifest, object_row, part_row};
+use crate::tables::rows::{GarbageEntry, GarbageList, Row, WriteKind, WriteRow, decode, decode_listed, encode};
+use crate::tables::{
+    BucketRow, ChecksumRow, HeadersRow, Layout, ManifestPlace, ObjectRow, PartListRow, PartRow, PartSpan, RepairRow,
+    TablesError, UploadRow, keys,
+};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn golden<R: Row + PartialEq + std::fmt::Debug>(row: &R, expected: &str) {
+    let bytes = encode(row).unwrap();
+    assert_eq!(hex(&bytes), expected, "{}", R::NAME);
+    assert_eq!(decode::<R>(&bytes).as_ref(), Ok(row));
+    for end in 0..bytes.len() {
+        assert!(decode::<R>(&bytes[..end]).is_err(), "{} cut at {end}", R::NAME);
+    }
+    let long = [bytes.as_slice(), &[0]].concat();
+    assert!(matches!(decode::<R>(&long), Err(TablesError::Unreadable { .. })));
+    let mut newer = bytes;
+    newer[0] = 2;
+    let error = decode::<R>(&newer).unwrap_err().to_string();
+    assert!(error.contains("version 2"), "{error}");
+}
+
+fn checksum() -> Option<ChecksumRow> {
+    Some(ChecksumRow { algorithm: 5, bytes: vec![0xaa, 0xbb], composite_parts: Some(2) })
+}
+
+fn headers() -> HeadersRow {
+    HeadersRow {
+        content_type: Some("t".into()),
+        content_encoding: None,
+        content_disposition: None,
+        content_language: Some("l".into()),
+        cache_control: None,
+        expires: Some("e".into()),
+        user_metadata: vec![("n".into(), "v".into())],
+    }
+}
+
+fn object() -> ObjectRow {
+    ObjectRow {
+        checksum: checksum(),
+        parts: Some(3),
+        headers: headers(),
+        upload_id: Some("u".into()),
+        ..object_row("etag", Layout::Parts { list: DataId(7), count: 300 })
+    }
+}
+
+#[test]
+fn rows() {
+    let data = data_row(DataId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10), 2).0;
+    let in_rows = crate::tables::DataRow { manifest: ManifestPlace::Rows { count: 9 }, ..data.clone() };
+    golden(&BucketRow { id: 300, name: "abc".into(), created_unix_ms: 5, region: "eu".into() }, BUCKET);
+    golden(&object(), OBJECT_PARTS);
+    golden(&object_row("e", Layout::Empty), OBJECT_EMPTY);
+    golden(&object_row("e", Layout::Single(in_rows.clone())), OBJECT_SINGLE);
+    golden(&manifest(64, 2), MANIFEST);
+    let span = PartSpan {
+        number: 1,
+        offset: 2,
+        size_bytes: 3,
+        etag_md5: [4; 16],
+        checksum: checksum(),
+        data: Some(data.clone()),
+    };
+    let empty = PartSpan { number: 2, data: None, checksum: None, ..span.clone() };
+    golden(&PartListRow { spans: vec![span, empty] }, PART_LIST);
+    let upload = UploadRow {
+        upload_id: "i".into(),
+        key: "k".into(),
+        initiated_unix_ms: 300,
+        storage_class: "S".into(),
+        headers: headers(),
+        checksum: Some((5, true)),
+    };
+    golden(&upload, UPLOAD);
+    golden(&PartRow { checksum: checksum(), ..part_row(9, Some(in_rows)) }, PART);
+    golden(&GarbageEntry::Data { nodes: vec![NodeId(1), NodeId(300)], manifest_rows: 2 }, "01000201ac0202");
+    golden(&GarbageEntry::Manifests { count: 300 }, "0101ac02");
+    golden(&GarbageList::Parts { next: 1, count: 300 }, "010001ac02");
+    golden(&GarbageList::Upload { upload: [7; 24] }, &format!("0101{}", "07".repeat(24)));
+    golden(&WriteRow { expires_unix_ms: 300, kind: WriteKind::Data { nodes: vec![NodeId(2)] } }, "01ac02000102");
+    golden(&WriteRow { expires_unix_ms: 300, kind: WriteKind::List }, "01ac0201");
+    let stripe = manifest(0, 2).stripes[1].clone();
+    golden(&RepairRow { nodes: vec![NodeId(1)], stripe }, REPAIR);
+}
+
+const BUCKET: &str = "01ac020361626305026575";
+const OBJECT_PARTS: &str =
+    "0100046574616780d095ffbc31085354414e44415244010502aabb01020103010174000001016c0001016501016e01760101750207ac02";
+const OBJECT_EMPTY: &str = "0100016580d095ffbc31085354414e444152440000000000000000000000";
+const OBJECT_SINGLE: &str = "0180808004016580d095ffbc31085354414e444152440000000000000000000001909eb8e8c0e1828589909cb0d080c1818202808080048080800202010188776655443322110109";
+const MANIFEST: &str = "01400303010202808080020018080706050403020108070605040302010807060504030201808080020018080706050403020108070605040302010807060504030201";
+const PART_LIST: &str = "010201020304040404040404040404040404040404010502aabb010201909eb8e8c0e1828589909cb0d080c18182028080800480808002020101887766554433221100000303010202808080020018080706050403020108070605040302010807060504030201808080020418080706050403020108070605040302010807060504030201020203040404040404040404040404040404040000";
+const UPLOAD: &str = "010169016bac020153010174000001016c0001016501016e0176010501";
+const PART: &str = "0109808080040909090909090909090909090909090980d095ffbc31010502aabb010201909eb8e8c0e1828589909cb0d080c1818202808080048080800202010188776655443322110109";
+const REPAIR: &str = "010101808080020418080706050403020108070605040302010807060504030201";
+
+#[test]
+fn what_a_listing_shows_is_the_beginning_of_an_object() {
+    let object = object();
+    let listed = decode_listed(&encode(&object).unwrap()).unwrap();
+    assert_eq!((listed.size_bytes, listed.modified_unix_ms), (object.size_bytes, object.modified_unix_ms));
+    assert_eq!((listed.etag, listed.storage_class), (object.etag, object.storage_class));
+    assert_eq!(listed.checksum, object.checksum);
+}
+
+#[test]
+fn the_manifest_bound_is_one() {
+    for stripes in [1, 2, 64] {
+        let row = manifest(0, stripes);
+        let bytes = encode(&row).unwrap().len();
+        assert!((bytes..=bytes + 20 * stripes + 30).contains(&row.encoded_bytes()));
+    }
+    // The widest code's full row fits.
+    let mut widest = manifest(0, 64);
+    widest.nodes = vec![NodeId(u16::MAX); 48];
+    widest.stripes.iter_mut().for_each(|stripe| stripe.shard_crc64s = vec![u64::MAX; 48]);
+    assert!(encode(&widest).unwrap().len() < 32 << 10);
+}
+
+#[test]
+fn keys_have_golden_bytes() {
+    let upload: keys::UploadKey = std::array::from_fn(|at| at as u8);
+    let id = DataId(0x0a);
+    let ten = "0000000000000000000000000000000a";
+    let table = [
+        (keys::bucket("ab"), "426162".to_owned()),
+        (keys::counter("c"), "4363".into()),
+        (keys::garbage(258, id), format!("470000000000000102{ten}")),
+        (keys::garbage_list(258, id), format!("4c0000000000000102{ten}")),
+        (keys::manifest(id, 3), format!("4d{ten}00000003")),
+        (keys::object(258, "k\0").unwrap(), "4f00000000000001026b00".into()),
+        (keys::part_list(id, 3), format!("50{ten}00000003")),
+        (keys::repair(id, 3), format!("52{ten}00000003")),
+        (keys::setting("s"), "5373".into()),
+        (keys::part(&upload, 3), "54000102030405060708090a0b0c0d0e0f101112131415161700000003".into()),
+        (
+            keys::upload(258, "k\0\u{10ffff}", &upload).unwrap(),
+            "5500000000000001026c01f590c0c000000102030405060708090a0b0c0d0e0f1011121314151617".into(),
+        ),
+        (keys::parts_version(&upload), "56000102030405060708090a0b0c0d0e0f1011121314151617".into()),
+        (keys::write(id), format!("57{ten}")),
+    ];
+    for (key, expected) in table {
+        assert_eq!(hex(&key), expected);
+    }
+    assert_eq!(
+        keys::parse_upload(&keys::upload(1, "k\0\u{10ffff}", &upload).unwrap()[9..]),
+        Some(("k\0\u{10ffff}".into(), upload))
+    );
+    assert_eq!(keys::upload_key(&keys::upload_id(&upload)), Some(upload));
+    assert_eq!(keys::parse_garbage(&keys::garbage(258, id)), Some((258, id)));
+    assert_eq!(keys::parse_repair(&keys::repair(id, 3)), Some((id, 3)));
+    assert_eq!(keys::parse_write(&keys::write(id)), Some(id));
+}
