@@ -214,9 +214,7 @@ fn clear_range<E: Engine>(
 ) -> Result<(), KvError> {
     let too_large = |size| KvError::TooLarge { what: "rows cleared by ranges", size, max: CLEARED_ROWS_MAX };
     base.snapshot().scan(begin, end, false, &mut |key, _| {
-        if !overlay.contains_key(&key) {
-            effects.insert(key, None);
-        }
+        effects.insert(key, None);
         if effects.len() > CLEARED_ROWS_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     let bounds = (Bound::Included(begin.as_ref()), Bound::Excluded(end.as_ref()));

@@ -11,7 +11,7 @@ use crate::kv::disk::FjallEngine;
 use crate::kv::engine::{Batch, Engine};
 use crate::kv::mem::MemEngine;
 use crate::kv::occ::{OccOptions, OccStore};
-use crate::kv::{FjallOptions, Kv, KvError, MemKv, StoreStats};
+use crate::kv::{FjallOptions, Kv, KvError, MemKv, RangeRead, StoreStats, Transaction};
 
 /// An engine whose batches wait for a gate and fail on demand.
 struct Gated<E> {
@@ -58,6 +58,9 @@ impl<E: Engine> Engine for Gated<E> {
         self.inner.apply(version, batch)
     }
 }
+
+/// What one transaction writes.
+type Step = fn(&mut dyn Transaction) -> Result<(), KvError>;
 
 const OPTIONS: OccOptions = OccOptions { lifetime: LONG };
 
@@ -137,6 +140,42 @@ async fn members_of_one_group_conflict_with_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blind_writes_see_the_members_of_their_group_before_them() {
+    let store = Arc::new(OccStore::start(Gated::new(MemEngine::default(), true), OPTIONS).unwrap());
+    let mut before = store.begin().unwrap();
+    [b"a/1", b"a/2"].iter().try_for_each(|key| before.set(*key, b"stored")).unwrap();
+    before.commit().await.unwrap();
+    *store.engine().open.lock() = false;
+    // None of these reads, so none conflicts; each must take effect on what the one before it left.
+    let steps: [Step; 6] = [
+        |txn| txn.set(b"busy", b""),
+        |txn| txn.set(b"a/3", b"new"),
+        |txn| txn.clear_range(b"a/", b"a0"),
+        |txn| txn.atomic_add(b"a/2", 5),
+        |txn| txn.atomic_add(b"a/2", 2),
+        |txn| txn.clear_range(b"a/1", b"a/2"),
+    ];
+    let mut tasks = Vec::new();
+    for (at, step) in steps.into_iter().enumerate() {
+        let mut txn = store.begin().unwrap();
+        step(&mut *txn).unwrap();
+        tasks.push(tokio::spawn(txn.commit()));
+        // The first holds the disk, the others queue behind it in this order.
+        while store.engine().batches.load(Ordering::SeqCst) < 2 || store.queued() < at {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    store.engine().open();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(store.engine().batches.load(Ordering::SeqCst), 3);
+    let mut txn = store.begin().unwrap();
+    let rows = txn.get_range(RangeRead::prefix(b"a/")).await.unwrap().rows;
+    assert_eq!(rows, [("a/2".into(), 7i64.to_le_bytes().to_vec().into())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_error_of_the_disk_ends_commits_but_not_reads() {
     let store = OccStore::start(Gated::new(MemEngine::default(), true), OPTIONS).unwrap();
     let mut good = store.begin().unwrap();
@@ -166,7 +205,7 @@ async fn a_transaction_past_its_lifetime_is_too_old() {
     let mut txn = kv.begin().await.unwrap();
     std::thread::sleep(Duration::from_millis(1));
     assert_eq!(txn.get(b"k").await, Err(KvError::TooOld));
-    assert_eq!(txn.get_range(crate::kv::RangeRead::prefix(b"k")).await, Err(KvError::TooOld));
+    assert_eq!(txn.get_range(RangeRead::prefix(b"k")).await, Err(KvError::TooOld));
     txn.set(b"k", b"v").unwrap();
     assert_eq!(txn.commit().await, Err(KvError::TooOld));
 }
