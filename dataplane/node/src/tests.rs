@@ -250,7 +250,11 @@ async fn payload_that_is_not_as_declared_is_not_stored() {
         let whole = bytes(5000, 1);
         let request = house.put_request(shard(0, 0), &whole);
         for wrong in [&whole[..4999], &[&whole[..], b"x"].concat(), &[]] {
-            assert_refused(&house.ask(&request, wrong, 0).await.0, NodeErrorCode::BadRequest, "5000 bytes");
+            assert_refused(
+                &house.ask(&request, wrong, 0).await.0,
+                NodeErrorCode::BadRequest,
+                "declares a shard of 5000",
+            );
         }
         let mut changed = whole.clone();
         changed[4000] ^= 1;

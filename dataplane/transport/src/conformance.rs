@@ -416,9 +416,10 @@ async fn a_deadline_ends_a_call_and_the_next_one_works(bench: &Bench) -> Verdict
         landing: Some(bench.landing(100)?),
         deadline: SHORT,
     };
-    match bench.messenger.call(NODE, call).await {
-        Err(error @ TransportError::Deadline { node: NODE, .. }) if error.is_retryable() => bench.works().await,
-        other => Err(format!("{other:?}")),
+    match tokio::time::timeout(PLENTY, bench.messenger.call(NODE, call)).await {
+        Ok(Err(error @ TransportError::Deadline { node: NODE, .. })) if error.is_retryable() => bench.works().await,
+        Ok(other) => Err(format!("{other:?}")),
+        Err(_elapsed) => Err(format!("a call with a deadline of {SHORT:?} has not ended in {PLENTY:?}")),
     }
 }
 

@@ -401,6 +401,50 @@ async fn a_cancelled_call_closes_its_connection_and_leaks_nothing() {
     gate.0.close();
 }
 
+/// Stops pulling when half of the payload is there.
+struct Impatient(BufPool, Semaphore);
+
+#[async_trait]
+impl Handler for Impatient {
+    async fn handle(&self, header: Bytes, memory: &mut dyn OneSided) -> Bytes {
+        let mut buffer = self.0.try_acquire(memory.outgoing_bytes()).unwrap();
+        let gave_up = tokio::select! {
+            biased;
+            done = memory.pull(&mut buffer) => return format!("{done:?}").into(),
+            _ = self.1.acquire() => header,
+        };
+        assert!(memory.pull(&mut buffer).await.is_err(), "half of it is gone");
+        gave_up
+    }
+}
+
+#[tokio::test]
+async fn a_handler_may_stop_in_the_middle_of_a_payload() {
+    let handler = Arc::new(Impatient(pool(), Semaphore::new(0)));
+    let server = Server::start(Arc::clone(&handler) as _, TcpServerOptions::new(NODE)).await;
+    let mut stream = server.raw().await;
+    let header = Bytes::from_static(b"abcd");
+    let message = [&Frame::new(Kind::Request, 1, &header, 1000, 0).encode()[..], &header, &[7; 1000]].concat();
+    stream.write_all(&message[..500]).await.unwrap();
+    until(|| handler.0.stats().in_use_bytes > 0).await;
+    handler.1.close();
+    until(|| handler.0.stats().in_use_bytes == 0).await;
+    stream.write_all(&message[500..]).await.unwrap();
+    // The same connection, the next call: nothing of the payload is left on it.
+    for call in [1, 2] {
+        let mut reply = [0; FRAME_BYTES + 4];
+        stream.read_exact(&mut reply).await.unwrap();
+        let mut head = [0; FRAME_BYTES];
+        head.copy_from_slice(&reply[..FRAME_BYTES]);
+        assert_eq!(Frame::decode(&head, Kind::Reply).unwrap().call, call);
+        if call == 1 {
+            let next = [&Frame::new(Kind::Request, 2, &header, 0, 0).encode()[..], &header].concat();
+            stream.write_all(&next).await.unwrap();
+        }
+    }
+    assert_eq!(server.stats.counts().malformed, 0);
+}
+
 /// A node that follows the protocol until it is told not to.
 async fn false_node(replies: Vec<Vec<u8>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
