@@ -1,2 +1,61 @@
-//! The one binary.
-fn main() {}
+//! `penstock`: the one binary. It puts the house together and starts it; every decision is made in other rooms.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod assemble;
+mod config;
+mod identity;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command};
+
+/// A failure that ends the program: a sentence that says what is wrong and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Fatal(pub(crate) String);
+
+impl Fatal {
+    /// `doing: why`.
+    pub(crate) fn doing(doing: impl std::fmt::Display, why: impl std::fmt::Display) -> Self {
+        Self(format!("{doing}: {why}"))
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("PENSTOCK_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("penstock: the runtime can't be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(async {
+        match arguments.command {
+            Command::Serve(serve) => run::serve(serve).await,
+            Command::Gateway(gateway) => run::gateway(gateway).await,
+            Command::Node(node) => run::node(node).await,
+            Command::ClusterKey(key) => identity::make_cluster_key_file(&key.out),
+        }
+    });
+    // Blocking tasks (a hash, a read of a slow disk) get a moment; they never decide whether we end.
+    runtime.shutdown_timeout(run::SHUTDOWN_BLOCKING_WAIT);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("penstock: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The command line. What it says in `--help` is what it does.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use penstock_proto::Code;
+
+use crate::config::Size;
+
+/// An S3-compatible object store: control over HTTP, payload straight between storage nodes and the program that
+/// wants it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "penstock",
+    version,
+    propagate_version = true,
+    after_help = "\
+Try it:\n  penstock serve --data ./penstock-data\n\nand paste the AWS CLI line that it prints. Logs go to standard error; PENSTOCK_LOG=debug says more."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Gateway and storage nodes in one process: the whole store on one machine.
+    Serve(Serve),
+    /// The gateway alone; storage nodes are other processes, named in the configuration file.
+    Gateway(GatewayArguments),
+    /// One storage node, as the configuration file has it.
+    Node(NodeArguments),
+    /// Make the key that gateway and nodes share.
+    ClusterKey(ClusterKeyArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Where everything is kept: metadata, keys, and one directory a node (node-00, node-01, ...).
+    #[arg(long, value_name = "DIR", default_value = "./penstock-data", env = "PENSTOCK_DATA")]
+    pub(crate) data: PathBuf,
+    /// Storage nodes. 1 keeps one checksummed copy; 3 or more RS(2,1), 6 or more RS(4,2), 14 or more RS(10,4).
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256), env = "PENSTOCK_NODES")]
+    pub(crate) nodes: u16,
+    /// Where S3 clients connect.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000", env = "PENSTOCK_LISTEN")]
+    pub(crate) listen: SocketAddr,
+    /// Another code than the default for so many nodes, for example "RS(4,2)".
+    #[arg(long, value_name = "CODE")]
+    pub(crate) code: Option<Code>,
+    /// How much each node may hold, for example 20GiB. Default: the file system's size divided by the nodes. Fixed
+    /// when a node is first made.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) node_capacity: Option<Size>,
+    #[command(flatten)]
+    pub(crate) front: Front,
+    #[command(flatten)]
+    pub(crate) tuning: Tuning,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Front {
+    /// Domains under which BUCKET.DOMAIN addresses a bucket (virtual-host style). May be given several times.
+    #[arg(long = "domain", value_name = "DOMAIN", default_values_t = ["localhost".to_owned(), "s3.localhost".to_owned()])]
+    pub(crate) domains: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tuning {
+    /// Memory for payload on its way through the gateway.
+    #[arg(long, value_name = "SIZE", default_value = "96MiB")]
+    pub(crate) gateway_buffers: Size,
+    /// Memory for payload on its way through this process's storage nodes, all together.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB")]
+    pub(crate) node_buffers: Size,
+    /// How a node reads and writes its device: auto, io_uring or pread.
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    pub(crate) engine: String,
+    /// How long deleted data stays on the nodes, for reads that other gateways may have begun.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) garbage_grace_seconds: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GatewayArguments {
+    /// The cluster's configuration file (docs/CONFIGURATION.md).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeArguments {
+    /// The cluster's configuration file (docs/CONFIGURATION.md).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Which of the file's nodes this is.
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterKeyArguments {
+    /// Where to write it. Refuses to replace a file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}

@@ -1,0 +1,130 @@
+//! Puts rooms together: a node over its directory, a gateway over its metadata, a front over its gateway.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use penstock_buf::{BufPool, PoolOptions};
+use penstock_executor::{Executor, ExecutorOptions};
+use penstock_gateway::{Gateway, GatewayOptions};
+use penstock_meta::kv::FjallKv;
+use penstock_node::{NodeOptions, StorageNode};
+use penstock_placement::ClusterMap;
+use penstock_proto::{ClusterKey, Code, NodeId, SystemClock};
+use penstock_store::{EngineKind, ShardStore, StoreOptions};
+use penstock_transport::Messenger;
+
+use crate::Fatal;
+use crate::identity::RootCredentials;
+
+/// The device file within a node's directory.
+pub(crate) const DEVICE_FILE: &str = "device.pst";
+const LOCK_FILE: &str = "lock";
+
+/// Makes `folder` and takes its lock: two processes over one directory would destroy each other's data. The lock lives
+/// as long as the file that is returned.
+pub(crate) fn take_folder(folder: &Path) -> Result<File, Fatal> {
+    fs::create_dir_all(folder).map_err(|error| Fatal::doing(folder.display(), error))?;
+    let path = folder.join(LOCK_FILE);
+    let file = File::create(&path).map_err(|error| Fatal::doing(path.display(), error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => {
+            Err(Fatal(format!("{} is in use by another penstock: stop that one first", folder.display())))
+        }
+        Err(fs::TryLockError::Error(error)) => Err(Fatal::doing(path.display(), error)),
+    }
+}
+
+/// A pool of payload buffers.
+pub(crate) fn pool(bytes: u64, whose: &str) -> Result<BufPool, Fatal> {
+    BufPool::new(PoolOptions { capacity_bytes: bytes as usize, huge_pages: true })
+        .map_err(|error| Fatal::doing(format!("{bytes} bytes of memory for {whose}"), error))
+}
+
+/// Which engine reads and writes the device.
+pub(crate) fn engine(text: &str) -> Result<EngineKind, Fatal> {
+    match text {
+        "auto" => Ok(EngineKind::Auto),
+        "io_uring" => Ok(EngineKind::IoUring),
+        "pread" => Ok(EngineKind::Pread),
+        other => Err(Fatal(format!("{other:?} is no engine: write auto, io_uring or pread"))),
+    }
+}
+
+/// One storage node over `folder`.
+pub(crate) struct OpenNode {
+    pub(crate) handler: Arc<StorageNode>,
+    pub(crate) store: ShardStore,
+    _lock: File,
+}
+
+/// Opens the node in `folder`, and makes what is missing of it.
+pub(crate) async fn open_node(
+    id: NodeId,
+    folder: PathBuf,
+    capacity_bytes: u64,
+    engine: EngineKind,
+    key: ClusterKey,
+    pool: BufPool,
+) -> Result<OpenNode, Fatal> {
+    let lock = take_folder(&folder)?;
+    let options = StoreOptions { path: folder.join(DEVICE_FILE), capacity_bytes, engine, ..StoreOptions::default() };
+    let store = ShardStore::open(options, pool.clone())
+        .await
+        .map_err(|error| Fatal::doing(format!("{id} in {}", folder.display()), error))?;
+    let handler =
+        Arc::new(StorageNode::new(id, store.clone(), key, Arc::new(SystemClock), pool, NodeOptions::default()));
+    Ok(OpenNode { handler, store, _lock: lock })
+}
+
+/// Bytes of the file system that holds `folder`, or would once it is made.
+pub(crate) fn file_system_bytes(folder: &Path) -> Result<u64, Fatal> {
+    let existing = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
+    let stat = rustix::fs::statvfs(existing).map_err(|error| Fatal::doing(existing.display(), error))?;
+    Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+}
+
+/// What a gateway needs that differs between one process and many.
+pub(crate) struct GatewayParts {
+    pub(crate) folder: PathBuf,
+    pub(crate) code: Code,
+    pub(crate) cluster_map: ClusterMap,
+    pub(crate) cluster_key: ClusterKey,
+    pub(crate) messenger: Arc<dyn Messenger>,
+    pub(crate) buffers_bytes: u64,
+    pub(crate) garbage_grace_seconds: u64,
+}
+
+/// The folder of the metadata within a gateway's directory.
+const META_FOLDER: &str = "meta";
+
+/// Opens the metadata and puts the gateway over it.
+pub(crate) async fn open_gateway(parts: GatewayParts) -> Result<Gateway, Fatal> {
+    let folder = parts.folder.join(META_FOLDER);
+    let kv = tokio::task::spawn_blocking({
+        let folder = folder.clone();
+        move || FjallKv::open(&folder)
+    })
+    .await
+    .map_err(|error| Fatal::doing("opening the metadata", error))?
+    .map_err(|error| Fatal::doing(format!("metadata in {}", folder.display()), error))?;
+    let pool = pool(parts.buffers_bytes, "the gateway's buffers")?;
+    let executor = Executor::new(parts.messenger, pool.clone(), ExecutorOptions::default());
+    let options = GatewayOptions {
+        garbage_grace_ms: parts.garbage_grace_seconds * 1000,
+        buffers: Some(pool),
+        ..GatewayOptions::new(parts.code, parts.cluster_map, parts.cluster_key)
+    };
+    Ok(Gateway::new(Arc::new(kv), executor, Arc::new(SystemClock), options))
+}
+
+/// The root key pair as the S3 front's credentials.
+pub(crate) struct RootOnly(pub(crate) RootCredentials);
+
+impl penstock_s3::Credentials for RootOnly {
+    fn secret_of(&self, access_key: &str) -> Option<penstock_s3::Secret> {
+        (access_key == self.0.access_key_id).then(|| penstock_s3::Secret::new(self.0.secret_access_key.clone()))
+    }
+}

@@ -1,0 +1,264 @@
+//! The configuration file of a cluster of processes (docs/CONFIGURATION.md). Nonsense is refused, not ignored.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use penstock_proto::{Code, NodeId};
+use serde::Deserialize;
+
+use crate::Fatal;
+
+/// A number of bytes, written `64MiB`, `20 GiB`, `1TB` or plain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (digits, unit) = text.split_at(digits_end);
+        let unit_bytes: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "kib" | "k" => 1 << 10,
+            "mib" | "m" => 1 << 20,
+            "gib" | "g" => 1 << 30,
+            "tib" | "t" => 1 << 40,
+            "kb" => 1_000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            "tb" => 1_000_000_000_000,
+            _ => return Err(format!("{text:?} is no size: write a number and KiB, MiB, GiB or TiB")),
+        };
+        digits
+            .parse::<u64>()
+            .ok()
+            .and_then(|count| count.checked_mul(unit_bytes))
+            .filter(|bytes| *bytes > 0)
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is no size: write a number and KiB, MiB, GiB or TiB"))
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, bytes) in [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+            if self.0 >= bytes && self.0.is_multiple_of(bytes) {
+                return write!(f, "{}{unit}", self.0 / bytes);
+            }
+        }
+        write!(f, "{}", self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+fn code_from_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Code>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) cluster: Cluster,
+    pub(crate) gateway: Gateway,
+    #[serde(rename = "node")]
+    pub(crate) nodes: Vec<Node>,
+}
+
+/// `[cluster]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Cluster {
+    /// The key that gateway and nodes share, made by `penstock cluster-key`.
+    pub(crate) key_file: PathBuf,
+    /// The code of new objects; by default the widest that the nodes allow.
+    #[serde(default, deserialize_with = "code_from_text")]
+    pub(crate) code: Option<Code>,
+}
+
+/// `[gateway]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Gateway {
+    pub(crate) listen: SocketAddr,
+    /// Metadata and the root key pair.
+    pub(crate) data: PathBuf,
+    #[serde(default = "default_domains")]
+    pub(crate) domains: Vec<String>,
+    #[serde(default = "default_gateway_buffers")]
+    pub(crate) buffers: Size,
+    #[serde(default = "default_grace")]
+    pub(crate) garbage_grace_seconds: u64,
+}
+
+/// `[[node]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Node {
+    pub(crate) id: u16,
+    /// `host:port` where the gateway reaches it.
+    pub(crate) address: String,
+    /// Where the node itself listens, when that is another address (behind NAT, or 0.0.0.0).
+    pub(crate) listen: Option<String>,
+    /// Its directory.
+    pub(crate) data: PathBuf,
+    pub(crate) capacity: Option<Size>,
+    #[serde(default = "default_weight")]
+    pub(crate) weight: u32,
+    /// Failure domains, outermost first: `["zone-a", "rack-3"]`.
+    #[serde(default)]
+    pub(crate) domain: Vec<String>,
+    #[serde(default = "default_node_buffers")]
+    pub(crate) buffers: Size,
+    #[serde(default = "default_engine")]
+    pub(crate) engine: String,
+}
+
+fn default_domains() -> Vec<String> {
+    vec!["localhost".to_owned(), "s3.localhost".to_owned()]
+}
+fn default_gateway_buffers() -> Size {
+    Size(96 << 20)
+}
+fn default_node_buffers() -> Size {
+    Size(64 << 20)
+}
+fn default_grace() -> u64 {
+    60
+}
+fn default_weight() -> u32 {
+    100
+}
+fn default_engine() -> String {
+    "auto".to_owned()
+}
+
+impl Config {
+    /// Reads and checks the file. Relative paths in it are relative to it.
+    pub(crate) fn read(path: &Path) -> Result<Self, Fatal> {
+        let text = std::fs::read_to_string(path).map_err(|error| Fatal::doing(path.display(), error))?;
+        let mut config = Self::parse(&text).map_err(|error| Fatal::doing(path.display(), error))?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        config.cluster.key_file = base.join(&config.cluster.key_file);
+        config.gateway.data = base.join(&config.gateway.data);
+        for node in &mut config.nodes {
+            node.data = base.join(&node.data);
+        }
+        Ok(config)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        if config.nodes.is_empty() {
+            return Err("there is no [[node]]: name one at least".to_owned());
+        }
+        let mut ids = HashSet::new();
+        let mut addresses = HashSet::new();
+        for node in &config.nodes {
+            if !ids.insert(node.id) {
+                return Err(format!("two nodes have id {}", node.id));
+            }
+            if !addresses.insert(node.address.as_str()) {
+                return Err(format!("two nodes have address {}", node.address));
+            }
+            if node.weight == 0 {
+                return Err(format!("{} has weight 0: leave it out, or give it a weight", NodeId(node.id)));
+            }
+        }
+        Ok(config)
+    }
+
+    /// The code of new objects, which the nodes must be able to hold.
+    pub(crate) fn code(&self) -> Result<Code, Fatal> {
+        code_for(self.cluster.code, self.nodes.len())
+    }
+}
+
+/// `asked`, or the default for so many nodes; refused when they can't hold it.
+pub(crate) fn code_for(asked: Option<Code>, nodes: usize) -> Result<Code, Fatal> {
+    let code = asked.unwrap_or_else(|| Code::default_for_nodes(nodes));
+    if code.n() > nodes {
+        return Err(Fatal(format!(
+            "{code} keeps {} data and {} parity shards on {} different nodes, and there are {nodes}: give {} nodes, or a \
+             narrower code ({} is the widest default for {nodes})",
+            code.k(),
+            code.m(),
+            code.n(),
+            code.n(),
+            Code::default_for_nodes(nodes)
+        )));
+    }
+    Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+[cluster]
+key_file = "cluster.key"
+[gateway]
+listen = "127.0.0.1:9000"
+data = "gateway"
+[[node]]
+id = 0
+address = "127.0.0.1:7400"
+data = "node-00"
+"#;
+
+    #[test]
+    fn a_small_file_is_enough() {
+        let config = Config::parse(GOOD).unwrap();
+        assert_eq!(config.code().unwrap(), Code::ONE_COPY);
+        assert_eq!(config.gateway.buffers, Size(96 << 20));
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        for (from, to, says) in [
+            ("key_file", "keyfile", "keyfile"),
+            ("id = 0", "id = 0\nwieght = 3", "wieght"),
+            ("id = 0", "id = 0\nweight = 0", "weight 0"),
+            ("[gateway]", "code = \"RS(0,1)\"\n[gateway]", "RS(0,1)"),
+            ("127.0.0.1:9000", "somewhere", "socket address"),
+            ("data = \"gateway\"", "data = \"gateway\"\nbuffers = \"much\"", "no size"),
+        ] {
+            let error = Config::parse(&GOOD.replace(from, to)).unwrap_err();
+            assert!(error.contains(says), "{says:?} is not in {error}");
+        }
+        let twice = format!("{GOOD}\n[[node]]\nid = 0\naddress = \"127.0.0.1:7401\"\ndata = \"x\"\n");
+        assert!(Config::parse(&twice).unwrap_err().contains("two nodes have id 0"));
+    }
+
+    #[test]
+    fn a_code_that_the_nodes_cannot_hold_is_refused_with_the_numbers() {
+        let text = code_for(Some(Code::new(4, 2).unwrap()), 3).unwrap_err().to_string();
+        for part in ["RS(4,2)", "6", "3", "RS(2,1)"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_read_and_print() {
+        for (text, bytes) in
+            [("1", 1), ("64MiB", 64 << 20), ("20 GiB", 20 << 30), ("1TB", 1_000_000_000_000), ("8k", 8192)]
+        {
+            assert_eq!(text.parse::<Size>().unwrap(), Size(bytes));
+        }
+        assert_eq!(Size(64 << 20).to_string(), "64MiB");
+        for bad in ["", "0", "GiB", "-1", "1.5GiB", "99999999999TiB"] {
+            assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+    }
+}

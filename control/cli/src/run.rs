@@ -1,0 +1,269 @@
+//! The three ways to run: everything in one process, the gateway alone, one node alone.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_gateway::Gateway;
+use penstock_placement::{ClusterMap, NodeEntry};
+use penstock_proto::{MapEpoch, NodeId};
+use penstock_s3::FrontOptions;
+use penstock_transport::{MemTransport, TcpMessenger, TcpOptions, TcpServerOptions, serve_tcp};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::Fatal;
+use crate::arguments::{GatewayArguments, NodeArguments, Serve};
+use crate::assemble::{self, DEVICE_FILE, GatewayParts, OpenNode, RootOnly};
+use crate::config::{Config, code_for};
+use crate::identity::{RootCredentials, read_cluster_key, read_or_make_cluster_key};
+
+/// How long blocking work may take once everything else has ended.
+pub(crate) const SHUTDOWN_BLOCKING_WAIT: Duration = Duration::from_secs(5);
+
+const CLUSTER_KEY_FILE: &str = "cluster.key";
+const NODE_CAPACITY_BYTES_MIN: u64 = 256 << 20;
+
+/// A token that SIGTERM and SIGINT cancel.
+fn until_told_to_stop() -> Result<CancellationToken, Fatal> {
+    let token = CancellationToken::new();
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(|error| Fatal::doing("listening for SIGTERM", error))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| Fatal::doing("listening for SIGINT", error))?;
+    let told = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: requests in flight are finished first; once more to stop at once");
+        told.cancel();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        std::process::exit(130);
+    });
+    Ok(token)
+}
+
+/// Connections that the kernel keeps for us while all hands are busy.
+const ACCEPT_BACKLOG: u32 = 1024;
+
+/// Takes the address, so that a taken one is noticed before anything is opened; nobody can connect until `listen`.
+fn take_address(address: SocketAddr) -> Result<TcpSocket, Fatal> {
+    let take = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(socket)
+    };
+    take().map_err(|error: std::io::Error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "; another program has it: give another one with --listen, or stop that one"
+            }
+            std::io::ErrorKind::PermissionDenied => "; ports below 1024 need root",
+            std::io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+            _ => "",
+        };
+        Fatal(format!("can't listen on {address}: {error}{hint}"))
+    })
+}
+
+fn listen(socket: TcpSocket, address: SocketAddr) -> Result<TcpListener, Fatal> {
+    socket.listen(ACCEPT_BACKLOG).map_err(|error| Fatal::doing(format!("listening on {address}"), error))
+}
+
+/// The address that `text` (`host:port`) names on this machine.
+async fn resolve(text: &str) -> Result<SocketAddr, Fatal> {
+    let mut addresses =
+        tokio::net::lookup_host(text).await.map_err(|error| Fatal::doing(format!("the address {text}"), error))?;
+    addresses.next().ok_or_else(|| Fatal(format!("the address {text} names nothing")))
+}
+
+/// Shows a new root key pair, once, in a form to paste.
+#[allow(clippy::print_stdout, reason = "standard output is where the new key pair is promised to be")]
+fn show_new_credentials(credentials: &RootCredentials, address: SocketAddr) {
+    println!("AWS_ACCESS_KEY_ID={}", credentials.access_key_id);
+    println!("AWS_SECRET_ACCESS_KEY={}", credentials.secret_access_key);
+    println!(
+        "AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={} AWS_DEFAULT_REGION=us-east-1 aws --endpoint-url http://{address} s3 mb s3://first",
+        credentials.access_key_id, credentials.secret_access_key
+    );
+}
+
+/// Serves S3 until told to stop, then ends the gateway.
+async fn serve_front(
+    socket: TcpSocket,
+    gateway: Gateway,
+    folder: &Path,
+    domains: Vec<String>,
+    stop: CancellationToken,
+) -> Result<(), Fatal> {
+    let address = socket.local_addr().map_err(|error| Fatal::doing("the S3 address", error))?;
+    let (credentials, new) = RootCredentials::read_or_make(folder)?;
+    if new {
+        show_new_credentials(&credentials, address);
+    }
+    let listener = listen(socket, address)?;
+    tracing::info!(%address, access_key_id = %credentials.access_key_id, "S3 is served");
+    let options = FrontOptions { base_domains: domains, ..FrontOptions::default() };
+    let served = penstock_s3::serve(listener, gateway.clone(), Arc::new(RootOnly(credentials)), options, stop).await;
+    gateway.shutdown().await;
+    served.map_err(|error| Fatal::doing("serving S3", error))
+}
+
+/// `penstock serve`.
+pub(crate) async fn serve(arguments: Serve) -> Result<(), Fatal> {
+    let nodes = usize::from(arguments.nodes);
+    let code = code_for(arguments.code, nodes)?;
+    let stop = until_told_to_stop()?;
+    let _lock = assemble::take_folder(&arguments.data)?;
+    refuse_fewer_nodes(&arguments.data, arguments.nodes)?;
+    let socket = take_address(arguments.listen)?;
+    let cluster_key = read_or_make_cluster_key(&arguments.data.join(CLUSTER_KEY_FILE))?;
+    let capacity_bytes = match arguments.node_capacity {
+        Some(size) => size.0,
+        None => (assemble::file_system_bytes(&arguments.data)? / nodes as u64).max(NODE_CAPACITY_BYTES_MIN),
+    };
+    let engine = assemble::engine(&arguments.tuning.engine)?;
+    let pool = assemble::pool(arguments.tuning.node_buffers.0, "the nodes' buffers")?;
+
+    let existing = arguments.data.join(METADATA_FOLDER).exists();
+    let opening = (0..arguments.nodes).map(|number| {
+        let id = NodeId(number);
+        let folder = arguments.data.join(id.to_string());
+        if existing && !folder.join(DEVICE_FILE).exists() {
+            tracing::warn!(node = %id, folder = %folder.display(), "this node's data is gone: it starts empty; what it held is read from the others");
+        }
+        assemble::open_node(id, folder, capacity_bytes, engine, cluster_key.clone(), pool.clone())
+    });
+    let mut open: Vec<OpenNode> = Vec::new();
+    let transport = MemTransport::new();
+    for (number, node) in (0u16..).zip(futures_in_order(opening).await) {
+        match node {
+            Ok(node) => {
+                transport.attach(NodeId(number), node.handler.clone());
+                open.push(node);
+            }
+            Err(error) => tracing::error!(%error, "this node is left out: its shards are read from the others"),
+        }
+    }
+    if open.len() < code.k() {
+        return Err(Fatal(format!(
+            "{} of {nodes} nodes could be opened, and {code} needs {} to read anything: the errors above say why",
+            open.len(),
+            code.k()
+        )));
+    }
+    let cluster_map = ClusterMap {
+        epoch: MapEpoch(1),
+        nodes: (0..arguments.nodes).map(|id| NodeEntry { id: NodeId(id), weight: 100, domain: Vec::new() }).collect(),
+    };
+    tracing::info!(nodes, %code, data = %arguments.data.display(), "the store is open");
+    let gateway = assemble::open_gateway(GatewayParts {
+        folder: arguments.data.clone(),
+        code,
+        cluster_map,
+        cluster_key,
+        messenger: Arc::new(transport),
+        buffers_bytes: arguments.tuning.gateway_buffers.0,
+        garbage_grace_seconds: arguments.tuning.garbage_grace_seconds,
+    })
+    .await?;
+    let served = serve_front(socket, gateway, &arguments.data, arguments.front.domains, stop).await;
+    for node in open {
+        node.store.close().await;
+    }
+    served
+}
+
+const METADATA_FOLDER: &str = "meta";
+
+/// Awaits all, concurrently, and gives their results in order.
+async fn futures_in_order<F: Future<Output = T> + Send + 'static, T: Send + 'static>(
+    futures: impl Iterator<Item = F>,
+) -> Vec<T> {
+    let tasks: Vec<_> = futures.map(tokio::spawn).collect();
+    let mut results = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        results.push(task.await.expect("opening a node does not panic"));
+    }
+    results
+}
+
+/// Data on `node-05` can't be reached by a store of three nodes: say so instead of losing sight of it.
+fn refuse_fewer_nodes(data: &Path, nodes: u16) -> Result<(), Fatal> {
+    let entries = std::fs::read_dir(data).map_err(|error| Fatal::doing(data.display(), error))?;
+    let highest =
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("node-")?.parse::<u16>().ok()).max();
+    match highest {
+        Some(highest) if highest >= nodes => Err(Fatal(format!(
+            "{} has data of {} nodes and --nodes says {nodes}: start with --nodes {}",
+            data.display(),
+            highest + 1,
+            highest + 1
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// `penstock gateway`.
+pub(crate) async fn gateway(arguments: GatewayArguments) -> Result<(), Fatal> {
+    let config = Config::read(&arguments.config)?;
+    let code = config.code()?;
+    let stop = until_told_to_stop()?;
+    let _lock = assemble::take_folder(&config.gateway.data)?;
+    let cluster_key = read_cluster_key(&config.cluster.key_file)?;
+    let socket = take_address(config.gateway.listen)?;
+    let peers: HashMap<NodeId, String> =
+        config.nodes.iter().map(|node| (NodeId(node.id), node.address.clone())).collect();
+    let cluster_map = ClusterMap {
+        epoch: MapEpoch(1),
+        nodes: config
+            .nodes
+            .iter()
+            .map(|node| NodeEntry { id: NodeId(node.id), weight: node.weight, domain: node.domain.clone() })
+            .collect(),
+    };
+    let gateway = assemble::open_gateway(GatewayParts {
+        folder: config.gateway.data.clone(),
+        code,
+        cluster_map,
+        cluster_key,
+        messenger: Arc::new(TcpMessenger::new(peers, TcpOptions::default())),
+        buffers_bytes: config.gateway.buffers.0,
+        garbage_grace_seconds: config.gateway.garbage_grace_seconds,
+    })
+    .await?;
+    serve_front(socket, gateway, &config.gateway.data, config.gateway.domains, stop).await
+}
+
+/// `penstock node`.
+pub(crate) async fn node(arguments: NodeArguments) -> Result<(), Fatal> {
+    let config = Config::read(&arguments.config)?;
+    let id = NodeId(arguments.id);
+    let Some(node) = config.nodes.iter().find(|node| node.id == arguments.id) else {
+        return Err(Fatal(format!("{} has no node with id {}", arguments.config.display(), arguments.id)));
+    };
+    let stop = until_told_to_stop()?;
+    let cluster_key = read_cluster_key(&config.cluster.key_file)?;
+    let address = resolve(node.listen.as_ref().unwrap_or(&node.address)).await?;
+    let socket = take_address(address)?;
+    let capacity_bytes = match node.capacity {
+        Some(size) => size.0,
+        None => assemble::file_system_bytes(&node.data)?,
+    };
+    let pool = assemble::pool(node.buffers.0, "the node's buffers")?;
+    let engine = assemble::engine(&node.engine)?;
+    let open = assemble::open_node(id, node.data.clone(), capacity_bytes, engine, cluster_key, pool).await?;
+    let listener = listen(socket, address)?;
+    tracing::info!(node = %id, %address, "the node is open");
+    let served = serve_tcp(listener, open.handler.clone(), stop, TcpServerOptions::new(id)).await;
+    open.store.close().await;
+    served.map_err(|error| Fatal::doing(format!("serving {id}"), error))
+}
