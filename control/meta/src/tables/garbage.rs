@@ -316,7 +316,7 @@ pub(super) async fn take_write(txn: &mut dyn Transaction, id: DataId) -> Result<
 }
 
 /// Turns a pending write (only if expired by `expired_at`, if given) to garbage.
-async fn condemn(
+pub(super) async fn condemn(
     txn: &mut dyn Transaction,
     id: DataId,
     expired_at_unix_ms: Option<u64>,

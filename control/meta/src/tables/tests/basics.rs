@@ -48,6 +48,10 @@ async fn buckets_come_and_go() {
     assert_eq!(tables.delete_bucket("abc").await, Err(TablesError::BucketNotEmpty));
     assert_eq!(tables.delete_object(&made, "k", &always(), 0).await, Ok(true));
     assert_eq!(tables.delete_object(&made, "k", &always(), 0).await, Ok(false));
+    let open = NewUpload { key: "k".into(), ..NewUpload::default() };
+    let open = tables.create_upload(&made, open, 1).await.unwrap();
+    assert_eq!(tables.delete_bucket("abc").await, Err(TablesError::BucketNotEmpty));
+    tables.abort_upload(made.id, "k", &open.upload_id, 0).await.unwrap();
     tables.delete_bucket("abc").await.unwrap();
     assert_eq!(tables.delete_bucket("abc").await, Err(TablesError::NoSuchBucket));
     assert_eq!(tables.bucket("abc").await.unwrap(), None);
@@ -96,6 +100,20 @@ async fn what_was_not_begun_or_has_expired_is_not_committed() {
     assert_eq!((tables.garbage_count().await.unwrap(), tables.pending_count().await.unwrap()), (1, 0));
     assert_eq!(collect_all(&tables, 30).await, [DataId(7)]);
     assert_eq!(tables.garbage_count().await.unwrap(), 0);
+}
+
+/// The sweep reads leases first and condemns in a later transaction: a renewal in between must count.
+#[tokio::test]
+async fn a_lease_renewed_during_a_sweep_holds() {
+    let tables = Tables::new(mem());
+    let data = begin(&tables, 1, 10).await.unwrap().data;
+    let condemn = async |at: u64| {
+        tables.transact(move |txn| Box::pin(crate::tables::garbage::condemn(txn, data, Some(at), at))).await.unwrap();
+        (tables.pending_count().await.unwrap(), tables.garbage_count().await.unwrap())
+    };
+    tables.renew_writes(&[data], 20).await.unwrap();
+    assert_eq!(condemn(19).await, (1, 0), "seen as expired at 10, renewed since");
+    assert_eq!(condemn(20).await, (0, 1));
 }
 
 #[tokio::test]
