@@ -115,7 +115,7 @@ impl Cursor {
         let mut pieces = Box::pin(reads.try_buffered(limits::GET_CHUNKS_AHEAD).map_ok(pieces).try_flatten());
         let first = pieces.next().await.transpose()?;
         let all = stream::iter(first.map(Ok)).chain(pieces);
-        Ok(Box::pin(Guarded { stream: Box::pin(all), _held: (lease, guard) }))
+        Ok(Box::pin(Guarded { open: Some((Box::pin(all), lease, guard)) }))
     }
 
     async fn next_stripe(&mut self) -> Result<Option<StripeRead>> {
@@ -226,16 +226,21 @@ fn pieces(bufs: Vec<Buf>) -> impl Stream<Item = Result<Bytes>> {
     stream::iter(bufs.into_iter().map(|buf| Ok(buf.into_bytes())))
 }
 
-/// A stream that holds something as long as it lives.
+/// A stream that holds something as long as it has bytes to give. Nothing comes after an error, not even what was read
+/// ahead.
 struct Guarded<G> {
-    stream: ByteStream,
-    _held: (Arc<Lease>, G),
+    open: Option<(ByteStream, Arc<Lease>, G)>,
 }
 
 impl<G: Unpin> Stream for Guarded<G> {
     type Item = Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
-        self.stream.as_mut().poll_next(context)
+        let Some((stream, _lease, _guard)) = &mut self.open else { return Poll::Ready(None) };
+        let polled = stream.as_mut().poll_next(context);
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+            self.open = None;
+        }
+        polled
     }
 }

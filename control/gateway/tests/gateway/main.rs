@@ -1,0 +1,14 @@
+//! The gateway over real parts: storage nodes with stores on disk behind the in-memory transport, the metadata in memory
+//! or in fjall.
+
+mod bodies;
+mod conditions;
+mod copies;
+mod failures;
+mod garbage;
+mod house;
+mod listings;
+mod model;
+mod multipart;
+mod objects;
+mod races;
