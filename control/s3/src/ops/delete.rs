@@ -23,10 +23,37 @@ pub(super) fn from_xml<T: for<'x> Deserialize<'x>>(body: &[u8]) -> Result<T, Fai
     if text.contains("<![CDATA[") || text.contains("<!DOCTYPE") {
         return Err(Failure::malformed_xml());
     }
+    let text = without_numeric_references(text).ok_or_else(Failure::malformed_xml)?;
     let mut parser = Deserializer::new(text.as_bytes());
     let value = T::deserialize(&mut parser).map_err(|_| Failure::malformed_xml())?;
     parser.expect_eof().map_err(|_| Failure::malformed_xml())?;
     Ok(value)
+}
+
+/// Character references (`&#128512;`, `&#x1;`) as the characters themselves. The parser refuses those of control characters,
+/// which keys may hold, and (in s3s 0.17) of U+10000 to U+FFFFF, which minio-py sends.
+fn without_numeric_references(text: &str) -> Option<String> {
+    let mut pieces = text.split("&#");
+    let mut resolved = pieces.next()?.to_owned();
+    for piece in pieces {
+        let (number, rest) = piece.split_once(';')?;
+        let code = match number.strip_prefix('x') {
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_hexdigit()) => u32::from_str_radix(digits, 16).ok()?,
+            None if number.bytes().all(|b| b.is_ascii_digit()) => number.parse().ok()?,
+            _ => return None,
+        };
+        match char::from_u32(code)? {
+            '\0' => return None,
+            '&' => resolved.push_str("&amp;"),
+            '<' => resolved.push_str("&lt;"),
+            '>' => resolved.push_str("&gt;"),
+            '"' => resolved.push_str("&quot;"),
+            '\'' => resolved.push_str("&apos;"),
+            c => resolved.push(c),
+        }
+        resolved.push_str(rest);
+    }
+    Some(resolved)
 }
 
 pub(super) async fn one(call: Call) -> Result<Answer, Failure> {
@@ -125,8 +152,8 @@ mod tests {
     #[test]
     fn keys_are_read_to_the_letter() {
         let document = "<?xml version=\"1.0\"?>\n<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\n <Object><Key> a&amp;b&lt;&#x1;&#13; </Key>\
-            </Object><Object><Key>ü</Key></Object></Delete>";
-        assert_eq!(keys(document), Some(vec![" a&b<\u{1}\r ".to_owned(), "ü".to_owned()]));
+            </Object><Object><Key>ü&#128512;&#38;amp;&#x3c;</Key></Object></Delete>";
+        assert_eq!(keys(document), Some(vec![" a&b<\u{1}\r ".to_owned(), "ü\u{1f600}&amp;<".to_owned()]));
     }
 
     #[test]
@@ -140,6 +167,11 @@ mod tests {
             "<Delete><Object><Key><![CDATA[a]]></Key></Object></Delete>",
             "<Delete><Object><Key>&unknown;</Key></Object></Delete>",
             "<Delete><Object><Key>a</Key><Key>b</Key></Object></Delete>",
+            "<Delete><Object><Key>&#0;</Key></Object></Delete>",
+            "<Delete><Object><Key>&#xd800;</Key></Object></Delete>",
+            "<Delete><Object><Key>&#x;</Key></Object></Delete>",
+            "<Delete><Object><Key>&#+65;</Key></Object></Delete>",
+            "<Delete><Object><Key>&#65</Key></Object></Delete>",
             "<Other><Object><Key>a</Key></Object></Other>",
             "not xml",
         ];
