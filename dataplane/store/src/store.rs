@@ -245,6 +245,12 @@ impl ShardStore {
         }
     }
 
+    /// A location, held as a slow reader does.
+    #[cfg(test)]
+    pub(crate) fn hold(&self, key: ShardKey) -> Option<Arc<Location>> {
+        self.inner.state.read().get(&key).cloned()
+    }
+
     async fn ask(&self, make: impl FnOnce(Reply) -> Op) -> Result<u32, StoreError> {
         if self.inner.closed.load(Ordering::Acquire) {
             return Err(StoreError::Closed);

@@ -36,6 +36,8 @@ struct State {
     allocated_blocks_max: u64,
     incarnation: u64,
     operations_left: Option<u64>,
+    /// Whether the end that `operations_left` counts down to takes the cache with it.
+    spare_cache: bool,
     write_errors: u32,
     flush_errors: u32,
     bad_blocks: BTreeSet<u64>,
@@ -60,6 +62,9 @@ impl State {
     fn cut(&mut self) {
         self.incarnation += 1;
         self.operations_left = None;
+        if std::mem::take(&mut self.spare_cache) {
+            return;
+        }
         for (number, new) in std::mem::take(&mut self.cache) {
             match self.random() % 3 {
                 0 => {}
@@ -115,6 +120,7 @@ impl FaultDisk {
             allocated_blocks_max: u64::MAX,
             incarnation: 0,
             operations_left: None,
+            spare_cache: false,
             write_errors: 0,
             flush_errors: 0,
             bad_blocks: BTreeSet::new(),
@@ -140,6 +146,13 @@ impl FaultDisk {
     /// The power goes in the middle of the operation that comes after `operations` more.
     pub fn cut_power_after(&self, operations: u64) {
         self.state.lock().operations_left = Some(operations);
+    }
+
+    /// The process dies in the middle of the operation that comes after `operations` more; the cache stays.
+    pub fn die_after(&self, operations: u64) {
+        let mut state = self.state.lock();
+        state.operations_left = Some(operations);
+        state.spare_cache = true;
     }
 
     /// The next `count` writes fail.

@@ -167,3 +167,20 @@ async fn a_broken_shard_stays_where_it_is_and_says_so() {
     get(&store, key(0, 0, 0), LENGTH).await.unwrap();
     get(&store, key(1, 0, 0), LENGTH).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_slot_is_not_used_anew_under_a_reader() {
+    let disk = FaultDisk::new(SMALL_BYTES, 1);
+    let store = open_disk(&disk).await;
+    for data in 0..110u128 {
+        put(&store, key(data, 0, 0), LENGTH).await.unwrap();
+    }
+    let reader = store.hold(key(3, 0, 0)).unwrap();
+    for data in 0..50u128 {
+        store.delete(DataId(data)).await.unwrap();
+    }
+    assert_eq!(store.compact().await, Ok(0), "the reader may still be reading");
+    assert!(!store.contains(key(3, 0, 0)));
+    drop(reader);
+    assert_eq!(store.compact().await, Ok(1));
+}

@@ -170,3 +170,19 @@ async fn a_format_that_was_cut_off_starts_over() {
     }
     assert!(formatted_twice > 5);
 }
+
+#[tokio::test]
+async fn what_a_start_shows_is_durable() {
+    let disk = FaultDisk::new(SMALL_BYTES, 1);
+    let store = open_disk(&disk).await;
+    put(&store, key(1, 0, 0), 64).await.unwrap();
+    // The frame is written; the process dies in the flush, so nobody is answered and nothing is durable.
+    disk.die_after(1);
+    put(&store, key(1, 1, 0), 100_000).await.unwrap_err();
+    let store = open_disk(&disk).await;
+    get(&store, key(1, 1, 0), 100_000).await.expect("the whole frame is in the disk's cache");
+    put(&store, key(1, 1, 0), 100_000).await.expect("so that the same shard again is answered without a write");
+    disk.cut_power();
+    let store = open_disk(&disk).await;
+    get(&store, key(1, 1, 0), 100_000).await.expect("what was acknowledged stays");
+}

@@ -44,6 +44,12 @@ async fn flipped_bits_never_make_wrong_bytes() {
         let store = open_on(disk.attach(), quiet()).await.unwrap();
         for data in 0..25 {
             for (stripe, length) in (0..).zip(LENGTHS) {
+                let (from, to) = (length / 5, length / 5 + next() % (length / 2) + 1);
+                let bytes = super::bytes_of(key(data, stripe, 0), length);
+                let crc64 = penstock_digest::crc64nvme(&bytes);
+                if let Ok((part, _)) = store.get(key(data, stripe, 0), from as u32, (to - from) as u32, crc64).await {
+                    assert!(part[..] == bytes[from..to], "wrong bytes in a range");
+                }
                 // `get` panics on wrong bytes.
                 match get(&store, key(data, stripe, 0), length).await {
                     Ok(()) => {}
@@ -153,4 +159,31 @@ async fn a_table_that_is_lost_in_both_copies_is_refused_loudly() {
     }
     let refused = open_on(disk.attach(), quiet()).await.map(|_| ());
     assert!(matches!(refused, Err(StoreError::Format { what }) if what.contains("extent table")));
+}
+
+#[tokio::test]
+async fn a_rotten_copy_does_not_outlive_the_tombstone() {
+    let disk = FaultDisk::new(SMALL_BYTES, 1);
+    let store = open_disk(&disk).await;
+    put(&store, key(1, 0, 0), 300_000).await.unwrap();
+    let last = disk.used_blocks().into_iter().filter(|offset| *offset < SMALL_BYTES - 4096).max().unwrap();
+    // An extent of shards that stay, but for that one.
+    for data in 2..60 {
+        put(&store, key(data, 0, 0), 300_000).await.unwrap();
+    }
+    disk.flip(last, 0);
+    get(&store, key(1, 0, 0), 300_000).await.unwrap_err();
+    put(&store, key(1, 0, 0), 300_000).await.unwrap();
+    assert_eq!(store.delete(DataId(1)).await, Ok(1));
+    // The extent of the good copy and of the tombstone is emptied and freed.
+    for data in 1000..1060 {
+        put(&store, key(data, 0, 0), 300_000).await.unwrap();
+    }
+    for data in 1000..1060 {
+        store.delete(DataId(data)).await.unwrap();
+    }
+    assert!(store.compact().await.unwrap() > 0);
+    let store = open_disk(&disk).await;
+    assert!(!store.contains(key(1, 0, 0)), "the rotten copy came back");
+    get(&store, key(2, 0, 0), 300_000).await.unwrap();
 }
