@@ -107,7 +107,7 @@ impl From<TablesError> for Error {
 impl From<ExecutorError> for Error {
     fn from(error: ExecutorError) -> Self {
         let kind = match &error {
-            ExecutorError::NoSpace { .. } => ErrorKind::InsufficientStorage,
+            ExecutorError::NoSpace => ErrorKind::InsufficientStorage,
             ExecutorError::Busy { .. } => ErrorKind::SlowDown,
             ExecutorError::QuorumNotMet { .. }
             | ExecutorError::TooFewShards { .. }

@@ -1,6 +1,9 @@
 //! The gateway over real parts: storage nodes with stores on disk behind the in-memory transport, the metadata in memory
 //! or in fjall.
 
+// clippy.toml allows it in test functions; all of this is one, helpers included.
+#![allow(clippy::unwrap_used)]
+
 mod bodies;
 mod conditions;
 mod copies;
