@@ -7,6 +7,11 @@
 //!
 //! s3s accepts everything when it has no credentials to check against: [`Authenticator::new`] always gives it some, and a
 //! request counts as authenticated only when the route was called *with* credentials. Whatever else s3s may do is a refusal.
+//!
+//! SigV2 is refused, as AWS does for all buckets made since 2020. boto3 signs presigned URLs so unless it is told
+//! `signature_version="s3v4"` or another region than us-east-1.
+//!
+//! s3s logs every refusal as an error, and computed signatures at its debug level: run it with `s3s=off` in the log filter.
 
 use std::sync::Arc;
 

@@ -2,10 +2,12 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response};
+use futures::FutureExt;
+use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -202,10 +204,18 @@ async fn answer(front: Arc<Front>, request: Request<Incoming>) -> Response<SentB
     let mut record = Record::new(exchange.clone(), method.clone(), &decision);
     head.extensions.clear();
     let body = RequestBody::new(incoming, exchange.clone(), front.options.body_idle_timeout);
-    let outcome = perform(&front, head, body, decision, &exchange, &mut record).await;
+    // A bug in one request's code is that request's 500, not the end of the connection and of those behind it.
+    let outcome = AssertUnwindSafe(perform(&front, head, body, decision, &exchange, &mut record)).catch_unwind().await;
+    let outcome = outcome.unwrap_or_else(|_| {
+        tracing::error!(
+            request_id = exchange.id,
+            "a request's code panicked: this is a bug; the panic is on standard error"
+        );
+        Err(Failure::internal("We encountered an internal error. Please try again."))
+    });
     let mut answer = outcome.unwrap_or_else(|failure| {
         record.code = failure.code.clone().into_owned();
-        if failure.status.is_server_error() {
+        if failure.status.is_server_error() && failure.status != StatusCode::NOT_IMPLEMENTED {
             tracing::warn!(request_id = exchange.id, code = %failure.code, message = %failure.message, "a request failed");
         }
         respond::error(&failure, &method, &resource, &exchange)
@@ -246,7 +256,7 @@ async fn perform(
     result.map_err(|failure| exchange.body_failure().unwrap_or(failure))
 }
 
-/// Whether a request that the client signed names a host: for `Location` in answers.
+/// The host that a request was sent to, for `Location` in answers.
 pub(crate) fn host_of(headers: &HeaderMap) -> &str {
     headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or("localhost")
 }
