@@ -77,7 +77,7 @@ pub(super) async fn object(call: Call) -> Result<Answer, Failure> {
             }
         }))
     };
-    slow::document(&call, call.resource(), Box::pin(work)).await
+    slow::document(call.exchange.clone(), call.resource(), Box::pin(work)).await
 }
 
 pub(super) async fn part(call: Call) -> Result<Answer, Failure> {
@@ -113,7 +113,7 @@ pub(super) async fn part(call: Call) -> Result<Answer, Failure> {
             }
         }))
     };
-    slow::document(&call, call.resource(), Box::pin(work)).await
+    slow::document(call.exchange.clone(), call.resource(), Box::pin(work)).await
 }
 
 #[cfg(test)]

@@ -221,7 +221,7 @@ pub(super) async fn complete(mut call: Call) -> Result<Answer, Failure> {
             }
         }))
     };
-    slow::document(&call, call.resource(), Box::pin(work)).await
+    slow::document(call.exchange.clone(), call.resource(), Box::pin(work)).await
 }
 
 pub(super) async fn abort(call: Call) -> Result<Answer, Failure> {

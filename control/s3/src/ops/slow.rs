@@ -4,6 +4,7 @@
 //! which is an error document when it failed after all. SDKs know that these operations can fail so. What is answered
 //! within [`HEAD_WAIT`] is answered plainly.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use futures::future::BoxFuture;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 
-use super::Call;
+use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::respond::{self, Answer, AnswerBody};
 use crate::xml::DECLARATION;
@@ -24,14 +25,13 @@ const SPACE_EVERY: Duration = Duration::from_secs(5);
 
 /// Answers with the document that `work` makes, before it is there if need be.
 pub(super) async fn document(
-    call: &Call,
+    exchange: Arc<Exchange>,
     resource: String,
     mut work: BoxFuture<'static, Result<String, Failure>>,
 ) -> Result<Answer, Failure> {
     if let Ok(done) = tokio::time::timeout(HEAD_WAIT, work.as_mut()).await {
         return done.map(respond::xml);
     }
-    let exchange = call.exchange.clone();
     let waiting = futures::stream::unfold(Some(work), move |work| {
         let (exchange, resource) = (exchange.clone(), resource.clone());
         async move {
@@ -51,4 +51,44 @@ pub(super) async fn document(
     let mut answer = Answer::new(AnswerBody::Growing(Box::pin(declaration.chain(waiting))));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is sent for work that takes so long.
+    async fn sent(seconds: u64, result: Result<String, Failure>) -> Result<Vec<String>, Failure> {
+        let work = async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            result
+        };
+        match document(Exchange::new(), "/b/k".to_owned(), Box::pin(work)).await?.into_body() {
+            AnswerBody::Whole(bytes) => Ok(vec![String::from_utf8(bytes.to_vec()).unwrap()]),
+            AnswerBody::Growing(stream) => {
+                Ok(stream.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()).collect().await)
+            }
+            AnswerBody::Object(..) => panic!("a document is no object"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_long_is_one_document_all_the_same() {
+        let good = || Ok(format!("{DECLARATION}<Done></Done>"));
+        assert_eq!(sent(9, good()).await.unwrap(), [good().unwrap()]);
+        let pieces = sent(22, good()).await.unwrap();
+        assert_eq!(pieces, [DECLARATION, " ", " ", "<Done></Done>"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_a_status_early_and_a_document_late() {
+        let bad = || Err(Failure::no_such_version());
+        assert_eq!(sent(9, bad()).await.unwrap_err().status, 404);
+        let pieces = sent(11, bad()).await.unwrap();
+        assert_eq!(pieces[0], DECLARATION);
+        let document = pieces.last().unwrap();
+        assert!(
+            document.starts_with("<Error><Code>NoSuchVersion</Code>") && document.contains("<Resource>/b/k</Resource>")
+        );
+    }
 }
