@@ -67,12 +67,11 @@ impl<V: Lanes> Kernel for Finish<'_, '_, '_, V> {
         // SAFETY: the caller's contract; a state per region.
         unsafe {
             for (state, source) in of_sources.iter_mut().zip(sources) {
-                state.set_remainder(V::remainder(state, &source[done..]));
+                finish::<V>(state, &source[done..]);
             }
             for group in coefficients.groups() {
                 for &row in &group.weighted {
-                    let state = &mut of_destinations[row];
-                    state.set_remainder(V::remainder(state, &destinations[row][done..]));
+                    finish::<V>(&mut of_destinations[row], &destinations[row][done..]);
                 }
                 sum_ones_rows(group, of_sources, of_destinations);
             }
@@ -88,6 +87,30 @@ impl<V: Lanes> Kernel for Finish<'_, '_, '_, V> {
                 *crc = !(shifted ^ state.get_remainder());
             }
         }
+    }
+}
+
+/// Makes a state the remainder of itself and what follows: whole registers first.
+///
+/// # Safety
+/// The tier's instructions.
+#[inline(always)]
+unsafe fn finish<V: Lanes>(state: &mut State, rest: &[u8]) {
+    let whole = rest.len() - rest.len() % V::BYTES;
+    // SAFETY: a state holds the widest register; offsets below `whole` leave a whole register before it.
+    unsafe {
+        if whole > 0 {
+            let constants = V::fold_constants();
+            let mut sum = V::load(state.0.as_ptr());
+            let mut at = 0;
+            while at < whole {
+                sum = sum.fold(constants, V::load(rest.as_ptr().add(at)));
+                at += V::BYTES;
+            }
+            sum.store(state.0.as_mut_ptr());
+        }
+        let remainder = V::remainder(state, &rest[whole..]);
+        state.set_remainder(remainder);
     }
 }
 

@@ -6,6 +6,7 @@
 
 use crate::coefficients::{Coefficients, Group};
 use crate::crc64::State;
+use crate::sweep::Job;
 
 /// A loop, handed to [`Lanes::run`] with its arguments in its fields.
 pub(crate) trait Kernel {
@@ -28,6 +29,8 @@ pub(crate) trait Kernel {
 pub(crate) trait Lanes: Copy {
     /// Width.
     const BYTES: usize;
+    /// Registers of each source that one pass takes.
+    const COLUMNS: usize;
     /// Whether a sum takes the products of two streams in one instruction, and registers are plenty.
     const PAIRS: bool;
     /// A register prepared to be multiplied by several coefficients.
@@ -57,10 +60,32 @@ pub(crate) trait Lanes: Copy {
     /// Asks for the cache line at `from`, which may be any address.
     unsafe fn prefetch(from: *const u8);
     unsafe fn xor(self, other: Self) -> Self;
+    /// Runs the sweep that takes [`Lanes::COLUMNS`].
+    unsafe fn sweep(job: Job<'_, '_, Self>, start: usize, end: usize, far: bool);
     unsafe fn operand(self) -> Self::Operand;
+    /// A coefficient from memory.
     unsafe fn factor(entry: *const Self::Entry) -> Self::Factor;
     /// `self + factor * operand`.
     unsafe fn add_product(self, factor: Self::Factor, operand: Self::Operand) -> Self;
+    /// `sums + entry * operands`: the same for some registers that share a coefficient.
+    #[inline(always)]
+    unsafe fn add_row<const C: usize>(
+        sums: [Self; C],
+        entry: *const Self::Entry,
+        operands: [Self::Operand; C],
+    ) -> [Self; C] {
+        let mut sums = sums;
+        // SAFETY: the trait's contract.
+        unsafe {
+            let factor = Self::factor(entry);
+            let mut column = 0;
+            while column < C {
+                sums[column] = sums[column].add_product(factor, operands[column]);
+                column += 1;
+            }
+        }
+        sums
+    }
     /// `self + a.0 * a.1 + b.0 * b.1`.
     unsafe fn add_products(self, a: (Self::Factor, Self::Operand), b: (Self::Factor, Self::Operand)) -> Self;
 

@@ -15,7 +15,7 @@ use crate::x86::{avx2, avx2_gfni, avx512_gfni};
 
 /// Below how many bytes AVX-512 leaves a region to AVX2: its pass, of which it could only do a part.
 #[cfg(target_arch = "x86_64")]
-const AVX512_BYTES_MIN: usize = 128;
+const AVX512_BYTES_MIN: usize = avx512_gfni::Bytes::BYTES * avx512_gfni::Bytes::COLUMNS;
 
 /// Evaluates `$vector` with `$lanes` being the tier's register, or `$scalar`. Having the tier proves that the CPU has
 /// the instructions.

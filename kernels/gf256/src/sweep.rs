@@ -25,8 +25,14 @@ use std::ptr::null_mut;
 /// are still in cache. A multiple of every tier's pass.
 pub(crate) const BLOCK_BYTES: usize = 4096;
 
-/// How far ahead of their use sources are asked for when they come from far away. More gains nothing.
+/// How far ahead of their use sources are asked for when they come from far away. More costs a quarter.
 const PREFETCH_BYTES: usize = 256;
+
+/// The same where CRCs are folded: so much work is done with every byte that the CPU looks less far ahead by itself.
+const PREFETCH_FOLDING_BYTES: usize = 1024;
+
+/// What a prefetch fetches, in bytes.
+const CACHE_LINE: usize = 64;
 
 /// Of how many bytes on, sources and destinations together, a product reads ahead and stores past the caches. Smaller
 /// ones stay in the second-level cache, where that would cost 40 %; in memory it gains 20 to 35 %.
@@ -49,7 +55,7 @@ pub(crate) struct States {
 }
 
 /// What the passes of one group of rows need.
-struct Job<'a, 'b, V: Lanes> {
+pub(crate) struct Job<'a, 'b, V: Lanes> {
     group: &'a Group,
     entries: &'a [V::Entry],
     sources: &'a [&'b [u8]],
@@ -79,7 +85,7 @@ pub(crate) unsafe fn dot_product<V: Lanes>(
     states: Option<States>,
 ) -> usize {
     let bytes = sources[0].len();
-    let pass_bytes = pass_bytes::<V>();
+    let pass_bytes = V::BYTES * V::COLUMNS;
     if bytes < pass_bytes {
         if bytes < V::BYTES {
             scalar::dot_product(coefficients, sources, destinations);
@@ -89,12 +95,15 @@ pub(crate) unsafe fn dot_product<V: Lanes>(
         }
         return 0;
     }
+    let groups = coefficients.groups();
+    if groups.is_empty() {
+        return 0;
+    }
     let whole = bytes - bytes % pass_bytes;
     let far = bytes * (sources.len() + destinations.len()) >= STREAMING_BYTES_MIN;
     let aligned = destinations.iter().all(|to| to.as_ptr().addr().is_multiple_of(STREAMING_ALIGNMENT));
     let streaming = far && aligned;
     let destinations = destinations.as_ptr();
-    let groups = coefficients.groups();
     let job = |group, states| Job::<V> {
         group,
         entries: V::entries(coefficients, group),
@@ -112,38 +121,33 @@ pub(crate) unsafe fn dot_product<V: Lanes>(
             let states = states.map(|states| States { sources, ..states });
             // SAFETY: start and end are whole passes, and at most the length of every region; the rest is the
             // caller's contract.
-            unsafe { sweep_group(job(group, states), start, end, far) };
+            unsafe { V::sweep(job(group, states), start, end, far) };
         }
         start = end;
     }
     if whole < bytes {
         for group in groups {
             // SAFETY: one pass, which ends where the regions do; streaming stores are for aligned offsets.
-            unsafe { sweep_group(Job { streaming: false, ..job(group, None) }, bytes - pass_bytes, bytes, false) };
+            unsafe { V::sweep(Job { streaming: false, ..job(group, None) }, bytes - pass_bytes, bytes, false) };
         }
     }
     whole
 }
 
-/// Bytes of each region that one pass takes, whatever the group: the widest pass.
-const fn pass_bytes<V: Lanes>() -> usize {
-    V::BYTES * 2
-}
-
-/// Picks the loop for a group's shape.
+/// Picks the loop for a group's shape, and `C` registers of each source in a pass.
 ///
 /// # Safety
 /// As [`dot_product`]; `start` to `end` are whole passes within the regions.
-unsafe fn sweep_group<V: Lanes>(job: Job<'_, '_, V>, start: usize, end: usize, far: bool) {
+pub(crate) unsafe fn sweep_group<V: Lanes, const C: usize>(job: Job<'_, '_, V>, start: usize, end: usize, far: bool) {
     macro_rules! run {
         ($rows:literal, $ones:literal) => {
             match (job.states, far) {
-                (None, false) => V::run(Sweep::<V, $rows, $ones, false, NOTHING> { job, start, end }),
-                (None, true) => V::run(Sweep::<V, $rows, $ones, true, NOTHING> { job, start, end }),
+                (None, false) => V::run(Sweep::<V, $rows, C, $ones, false, NOTHING> { job, start, end }),
+                (None, true) => V::run(Sweep::<V, $rows, C, $ones, true, NOTHING> { job, start, end }),
                 (Some(states), _) if $ones || !states.sources.is_null() => {
-                    V::run(Sweep::<V, $rows, $ones, true, ALL> { job, start, end });
+                    V::run(Sweep::<V, $rows, C, $ones, true, ALL> { job, start, end });
                 }
-                (Some(_), _) => V::run(Sweep::<V, $rows, false, true, DESTINATIONS> { job, start, end }),
+                (Some(_), _) => V::run(Sweep::<V, $rows, C, false, true, DESTINATIONS> { job, start, end }),
             }
         };
     }
@@ -168,7 +172,7 @@ unsafe fn sweep_group<V: Lanes>(job: Job<'_, '_, V>, start: usize, end: usize, f
 ///
 /// # Safety
 /// As [`sweep_group`].
-struct Sweep<'a, 'b, V: Lanes, const ROWS: usize, const ONES: bool, const FAR: bool, const FOLD: u8> {
+struct Sweep<'a, 'b, V: Lanes, const ROWS: usize, const C: usize, const ONES: bool, const FAR: bool, const FOLD: u8> {
     job: Job<'a, 'b, V>,
     start: usize,
     end: usize,
@@ -193,8 +197,8 @@ macro_rules! unrolled {
 }
 const _: () = assert!(SEGMENT_SOURCES_MAX == 32, "the unrolled code has 16 steps of two sources");
 
-impl<V: Lanes, const ROWS: usize, const ONES: bool, const FAR: bool, const FOLD: u8> Kernel
-    for Sweep<'_, '_, V, ROWS, ONES, FAR, FOLD>
+impl<V: Lanes, const ROWS: usize, const C: usize, const ONES: bool, const FAR: bool, const FOLD: u8> Kernel
+    for Sweep<'_, '_, V, ROWS, C, ONES, FAR, FOLD>
 {
     type Output = ();
 
@@ -215,9 +219,9 @@ impl<V: Lanes, const ROWS: usize, const ONES: bool, const FAR: bool, const FOLD:
             let segments = job.group.segments.as_ptr_range();
             let mut at = start;
             while at < end {
-                let mut pass = Pass::<V, ROWS, ONES, FAR, FOLD> {
-                    ones: [V::zero(); 2],
-                    sums: [[V::zero(); 2]; ROWS],
+                let mut pass = Pass::<V, ROWS, C, ONES, FAR, FOLD> {
+                    ones: [V::zero(); C],
+                    sums: [[V::zero(); C]; ROWS],
                     at,
                     streaming: job.streaming,
                     constants,
@@ -259,7 +263,7 @@ impl<V: Lanes, const ROWS: usize, const ONES: bool, const FAR: bool, const FOLD:
                     }
                     row += 1;
                 }
-                at += 2 * V::BYTES;
+                at += C * V::BYTES;
             }
             if FAR && job.streaming {
                 V::fence();
@@ -277,9 +281,9 @@ unsafe fn destination(destinations: *const &mut [u8], row: usize) -> *mut u8 {
 }
 
 /// One pass: the sums at offset `at`, in registers.
-struct Pass<V: Lanes, const ROWS: usize, const ONES: bool, const FAR: bool, const FOLD: u8> {
-    ones: [V; 2],
-    sums: [[V; 2]; ROWS],
+struct Pass<V: Lanes, const ROWS: usize, const C: usize, const ONES: bool, const FAR: bool, const FOLD: u8> {
+    ones: [V; C],
+    sums: [[V; C]; ROWS],
     at: usize,
     streaming: bool,
     constants: V::Fold,
@@ -287,19 +291,28 @@ struct Pass<V: Lanes, const ROWS: usize, const ONES: bool, const FAR: bool, cons
 
 /// # Safety
 /// All methods: the pointers are to the source, its first coefficient and its state, and what [`Sweep`] asks for.
-impl<V: Lanes, const ROWS: usize, const ONES: bool, const FAR: bool, const FOLD: u8> Pass<V, ROWS, ONES, FAR, FOLD> {
+impl<V: Lanes, const ROWS: usize, const C: usize, const ONES: bool, const FAR: bool, const FOLD: u8>
+    Pass<V, ROWS, C, ONES, FAR, FOLD>
+{
     #[inline(always)]
-    unsafe fn load(&self, source: *const &[u8], state: *mut State) -> [V; 2] {
+    unsafe fn load(&self, source: *const &[u8], state: *mut State) -> [V; C] {
         // SAFETY: the type's contract; a prefetch may be of any address.
         unsafe {
             let from = (*source).as_ptr().add(self.at);
             if FAR {
-                V::prefetch(from.wrapping_add(PREFETCH_BYTES));
-                if V::BYTES >= 64 {
-                    V::prefetch(from.wrapping_add(PREFETCH_BYTES + V::BYTES));
+                let mut line = 0;
+                let ahead = if FOLD == ALL { PREFETCH_FOLDING_BYTES } else { PREFETCH_BYTES };
+                while line < C * V::BYTES {
+                    V::prefetch(from.wrapping_add(ahead + line));
+                    line += CACHE_LINE;
                 }
             }
-            let bytes = [V::load(from), V::load(from.add(V::BYTES))];
+            let mut bytes = [V::zero(); C];
+            let mut column = 0;
+            while column < C {
+                bytes[column] = V::load(from.add(column * V::BYTES));
+                column += 1;
+            }
             if FOLD == ALL {
                 self.fold(state, bytes);
             }
@@ -308,11 +321,16 @@ impl<V: Lanes, const ROWS: usize, const ONES: bool, const FAR: bool, const FOLD:
     }
 
     #[inline(always)]
-    unsafe fn fold(&self, state: *mut State, bytes: [V; 2]) {
+    unsafe fn fold(&self, state: *mut State, bytes: [V; C]) {
         // SAFETY: a state holds the widest register.
         unsafe {
             let state = state.cast::<u8>();
-            let folded = V::load(state).fold(self.constants, bytes[0]).fold(self.constants, bytes[1]);
+            let mut folded = V::load(state);
+            let mut column = 0;
+            while column < C {
+                folded = folded.fold(self.constants, bytes[column]);
+                column += 1;
+            }
             folded.store(state);
         }
     }
@@ -337,15 +355,15 @@ impl<V: Lanes, const ROWS: usize, const ONES: bool, const FAR: bool, const FOLD:
         // SAFETY: the type's contract.
         unsafe {
             let bytes = self.load(source, state);
-            if ONES {
-                self.ones = [self.ones[0].xor(bytes[0]), self.ones[1].xor(bytes[1])];
+            let mut column = 0;
+            while ONES && column < C {
+                self.ones[column] = self.ones[column].xor(bytes[column]);
+                column += 1;
             }
-            let operands = [bytes[0].operand(), bytes[1].operand()];
+            let operands = operands(bytes);
             let mut row = 0;
             while row < ROWS {
-                let factor = V::factor(entry.add(row));
-                let sum = self.sums[row];
-                self.sums[row] = [sum[0].add_product(factor, operands[0]), sum[1].add_product(factor, operands[1])];
+                self.sums[row] = V::add_row(self.sums[row], entry.add(row), operands);
                 row += 1;
             }
         }
@@ -361,15 +379,20 @@ impl<V: Lanes, const ROWS: usize, const ONES: bool, const FAR: bool, const FOLD:
             }
             let a = self.load(source, state);
             let b = self.load(source.add(1), state.wrapping_add(1));
-            if ONES {
-                self.ones = [self.ones[0].xor(a[0]).xor(b[0]), self.ones[1].xor(a[1]).xor(b[1])];
+            let mut column = 0;
+            while ONES && column < C {
+                self.ones[column] = self.ones[column].xor(a[column]).xor(b[column]);
+                column += 1;
             }
-            let (a, b) = ([a[0].operand(), a[1].operand()], [b[0].operand(), b[1].operand()]);
+            let (a, b) = (operands(a), operands(b));
             let mut row = 0;
             while row < ROWS {
                 let (f, g) = (V::factor(entry.add(row)), V::factor(entry.add(ROWS + row)));
-                let sum = self.sums[row];
-                self.sums[row] = [sum[0].add_products((f, a[0]), (g, b[0])), sum[1].add_products((f, a[1]), (g, b[1]))];
+                let mut column = 0;
+                while column < C {
+                    self.sums[row][column] = self.sums[row][column].add_products((f, a[column]), (g, b[column]));
+                    column += 1;
+                }
                 row += 1;
             }
         }
@@ -382,24 +405,43 @@ impl<V: Lanes, const ROWS: usize, const ONES: bool, const FAR: bool, const FOLD:
             // SAFETY: the type's contract.
             unsafe {
                 self.store(self.ones, destination(destinations, row));
-                self.ones = [V::zero(); 2];
+                self.ones = [V::zero(); C];
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn store(&self, sum: [V; 2], to: *mut u8) {
+    unsafe fn store(&self, sum: [V; C], to: *mut u8) {
         // SAFETY: the type's contract; streaming says that destinations are aligned, and passes keep that.
         unsafe {
             let to = to.add(self.at);
-            if FAR && self.streaming {
-                sum[0].store_streaming(to);
-                sum[1].store_streaming(to.add(V::BYTES));
-            } else {
-                sum[0].store(to);
-                sum[1].store(to.add(V::BYTES));
+            let mut column = 0;
+            while column < C {
+                let to = to.add(column * V::BYTES);
+                if FAR && self.streaming {
+                    sum[column].store_streaming(to);
+                } else {
+                    sum[column].store(to);
+                }
+                column += 1;
             }
         }
+    }
+}
+
+/// # Safety
+/// The tier's instructions.
+#[inline(always)]
+unsafe fn operands<V: Lanes, const C: usize>(bytes: [V; C]) -> [V::Operand; C] {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let mut operands = [bytes[0].operand(); C];
+        let mut column = 1;
+        while column < C {
+            operands[column] = bytes[column].operand();
+            column += 1;
+        }
+        operands
     }
 }
 

@@ -1,7 +1,10 @@
 //! Every tier, against the field's definition: lengths, alignments, margins, guard pages.
 
 use crate::field::mul_by_definition;
-use crate::{Avx2, Coefficients, TIER_NAMES, Tier, TierError, div, dot_product, inv, mul, mul_add, xor};
+use crate::{
+    Avx2, Coefficients, TIER_NAMES, Tier, TierError, div, dot_product, dot_product_crc64, inv, mul, mul_add, xor,
+};
+use penstock_digest::{crc64nvme, crc64nvme_combine};
 use proptest::prelude::*;
 
 /// Comma-separated names of tiers whose absence is a failure.
@@ -49,8 +52,14 @@ fn expected(rows: usize, matrix: &[u8], sources: &[&[u8]]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// One product with every region at its own offset in a larger buffer, checked to the byte, margins included.
+/// One product with every region at its own offset in a larger buffer, checked to the byte, margins included: first
+/// alone, then with the CRCs.
 fn check_dot_product(tier: Tier, rows: usize, matrix: &[u8], sources: &[Vec<u8>], offset: usize) {
+    check_product(tier, rows, matrix, sources, offset, false);
+    check_product(tier, rows, matrix, sources, offset, true);
+}
+
+fn check_product(tier: Tier, rows: usize, matrix: &[u8], sources: &[Vec<u8>], offset: usize, fused: bool) {
     let bytes = sources[0].len();
     let shifted: Vec<Vec<u8>> =
         sources.iter().enumerate().map(|(i, source)| [&vec![0; (offset + i) % 64][..], source].concat()).collect();
@@ -60,8 +69,21 @@ fn check_dot_product(tier: Tier, rows: usize, matrix: &[u8], sources: &[Vec<u8>]
     let mut destinations: Vec<&mut [u8]> =
         buffers.iter_mut().enumerate().map(|(row, buffer)| &mut buffer[at(row)..at(row) + bytes]).collect();
     let coefficients = Coefficients::new(rows, regions.len(), matrix);
-    dot_product(tier, &coefficients, &regions, &mut destinations);
-    for (row, sum) in expected(rows, matrix, &regions).into_iter().enumerate() {
+    let sums = expected(rows, matrix, &regions);
+    if fused {
+        // Running CRCs, some of them of nothing so far.
+        let before: Vec<u64> =
+            (0..regions.len() + rows).map(|i| if i % 3 == 2 { crc64nvme(&[7, 9]) } else { 0 }).collect();
+        let mut crcs = before.clone();
+        dot_product_crc64(tier, &coefficients, &regions, &mut destinations, &mut crcs);
+        for (i, region) in regions.iter().copied().chain(sums.iter().map(Vec::as_slice)).enumerate() {
+            let crc = crc64nvme_combine(before[i], crc64nvme(region), bytes as u64);
+            assert_eq!(crcs[i], crc, "{tier}: CRC of region {i} of {} + {rows}, {bytes} bytes", regions.len());
+        }
+    } else {
+        dot_product(tier, &coefficients, &regions, &mut destinations);
+    }
+    for (row, sum) in sums.into_iter().enumerate() {
         let (before, rest) = buffers[row].split_at(at(row));
         let (found, after) = rest.split_at(bytes);
         assert!(found == sum, "{tier}: row {row} of {rows}, {bytes} bytes, offset {offset}");
@@ -123,9 +145,9 @@ fn every_coefficient_times_every_byte() {
 #[test]
 fn dot_product_at_every_length_and_offset() {
     for tier in tiers() {
-        for bytes in 0..300 {
+        for bytes in 0..600 {
             let sources: Vec<Vec<u8>> = (0..5).map(|i| random_bytes(i, bytes)).collect();
-            for offset in [0, 1, 7, 31, 33, 63] {
+            for offset in [0, 1, 31, 63] {
                 check_dot_product(tier, 4, &normalised(4, 5), &sources, offset);
                 check_dot_product(tier, 3, &random_bytes(9, 15), &sources, offset);
             }
@@ -136,15 +158,97 @@ fn dot_product_at_every_length_and_offset() {
 #[test]
 fn dot_product_of_every_shape() {
     for tier in tiers() {
-        for rows in 0..=10 {
-            for columns in [1, 2, 3, 10, 20, 33] {
-                for bytes in [1, 45, 64, 200] {
+        for rows in (0..=10).chain([16]) {
+            for columns in (1..=36).chain([65, 100]) {
+                for bytes in [1, 45, 64, 270] {
+                    if columns > 12 && (rows > 5 || bytes == 45) {
+                        continue; // what is left out is covered by smaller shapes
+                    }
                     let sources: Vec<Vec<u8>> = (0..columns).map(|i| random_bytes(i as u64, bytes)).collect();
                     check_dot_product(tier, rows, &normalised(rows, columns), &sources, 5);
                     check_dot_product(tier, rows, &random_bytes(3, rows * columns), &sources, 5);
                 }
             }
         }
+    }
+}
+
+/// Rows of ones that take turns, as an LRC's local parities do, at any place among the others.
+#[test]
+fn dot_product_with_local_rows() {
+    for tier in tiers() {
+        for groups in [vec![2, 1], vec![1, 1, 1], vec![6, 6], vec![3, 4, 5], vec![40, 2], vec![1, 33, 70]] {
+            let columns = groups.iter().sum();
+            for weighted in [0, 1, 2, 3, 4, 9] {
+                let (mut rows, mut start) = (Vec::new(), 0);
+                for group in &groups {
+                    rows.push((0..columns).map(|c| u8::from((start..start + group).contains(&c))).collect::<Vec<u8>>());
+                    start += group;
+                }
+                for i in 0..weighted {
+                    rows.insert((i * 7) % (rows.len() + 1), random_bytes(i as u64, columns));
+                }
+                let matrix = rows.concat();
+                for bytes in [40, 130, 300] {
+                    let sources: Vec<Vec<u8>> = (0..columns).map(|i| random_bytes(i as u64, bytes)).collect();
+                    check_dot_product(tier, rows.len(), &matrix, &sources, 3);
+                }
+            }
+        }
+    }
+}
+
+/// Large enough for stores past the caches, with aligned destinations and with others.
+#[test]
+fn dot_product_past_the_caches() {
+    const BYTES: usize = (1 << 18) + 97;
+    let sources: Vec<Vec<u8>> = (0..3).map(|i| random_bytes(i, BYTES)).collect();
+    let regions: Vec<&[u8]> = sources.iter().map(Vec::as_slice).collect();
+    for rows in [3, 6] {
+        let matrix = normalised(rows, 3);
+        let sums = expected(rows, &matrix, &regions);
+        let crcs: Vec<u64> = regions.iter().copied().chain(sums.iter().map(Vec::as_slice)).map(crc64nvme).collect();
+        for tier in tiers() {
+            for (offset, fused) in [(0, false), (0, true), (8, false), (8, true)] {
+                let mut buffers = vec![vec![MARGIN; BYTES + 200]; rows];
+                let starts: Vec<usize> = buffers.iter().map(|b| 64 + b.as_ptr().align_offset(64) + offset).collect();
+                let mut destinations: Vec<&mut [u8]> =
+                    buffers.iter_mut().zip(&starts).map(|(buffer, &start)| &mut buffer[start..start + BYTES]).collect();
+                let coefficients = Coefficients::new(rows, 3, &matrix);
+                if fused {
+                    let mut found = vec![0; 3 + rows];
+                    dot_product_crc64(tier, &coefficients, &regions, &mut destinations, &mut found);
+                    assert_eq!(found, crcs, "{tier}: CRCs at offset {offset}");
+                } else {
+                    dot_product(tier, &coefficients, &regions, &mut destinations);
+                }
+                for ((buffer, start), sum) in buffers.iter().zip(starts).zip(&sums) {
+                    assert!(buffer[start..start + BYTES] == **sum, "{tier}: offset {offset}, fused: {fused}");
+                    let margins = buffer[..start].iter().chain(&buffer[start + BYTES..]);
+                    assert!(margins.copied().all(|b| b == MARGIN), "{tier}: margins at offset {offset}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn running_crcs_over_pieces_are_those_of_the_whole() {
+    let sources: Vec<Vec<u8>> = (0..4).map(|i| random_bytes(i, 3001)).collect();
+    let coefficients = Coefficients::new(3, 4, &normalised(3, 4));
+    for tier in tiers() {
+        let mut crcs = vec![0; 7];
+        let mut parity = vec![vec![0; 3001]; 3];
+        let mut start = 0;
+        for bytes in [0, 1, 1023, 64, 1500, 413] {
+            let regions: Vec<&[u8]> = sources.iter().map(|source| &source[start..start + bytes]).collect();
+            let mut to: Vec<&mut [u8]> = parity.iter_mut().map(|parity| &mut parity[start..start + bytes]).collect();
+            dot_product_crc64(tier, &coefficients, &regions, &mut to, &mut crcs);
+            start += bytes;
+        }
+        assert_eq!(start, 3001);
+        let whole: Vec<u64> = sources.iter().chain(&parity).map(|region| crc64nvme(region)).collect();
+        assert_eq!(crcs, whole, "{tier}");
     }
 }
 
@@ -262,8 +366,13 @@ fn kernels_touch_nothing_beyond_their_regions() {
                 let from: Vec<&[u8]> = sources.iter_mut().map(|s| &*s.region(bytes, at_end)).collect();
                 let mut to: Vec<&mut [u8]> = destinations.iter_mut().map(|d| d.region(bytes, at_end)).collect();
                 dot_product(tier, &coefficients, &from, &mut to);
-                for (found, sum) in to.iter().zip(expected(5, &matrix, &from)) {
-                    assert!(**found == sum, "{tier}: {bytes} bytes");
+                let sums = expected(5, &matrix, &from);
+                for (found, sum) in to.iter().zip(&sums) {
+                    assert!(**found == **sum, "{tier}: {bytes} bytes");
+                }
+                dot_product_crc64(tier, &coefficients, &from, &mut to, &mut [0; 8]);
+                for (found, sum) in to.iter().zip(&sums) {
+                    assert!(**found == **sum, "{tier}: {bytes} bytes, with CRCs");
                 }
                 let before = to[0].to_vec();
                 mul_add(tier, 0x1f, from[0], to[0]);
@@ -335,7 +444,7 @@ fn tiers_by_name() {
         assert_eq!(Tier::from_name(tier.name()), Ok(tier));
     }
     assert_eq!(Avx2::new().map(Tier::from), Tier::from_name("avx2").ok());
-    for name in ["", "AVX2", "avx512", "scalar "] {
+    for name in ["", "AVX2", "avx512", "scalar ", "avx2-gfni"] {
         let error = Tier::from_name(name).unwrap_err();
         assert_eq!(error, TierError::Unknown { name: name.to_owned() });
         assert!(!error.is_retryable());

@@ -5,6 +5,7 @@ use crate::coefficients::{Coefficients, Group};
 use crate::crc64::{State, fold_by};
 use crate::field::NibbleTable;
 use crate::lanes::{Kernel, Lanes};
+use crate::sweep::{Job, sweep_group};
 use std::arch::x86_64::{
     __m128i, __m256i, _MM_HINT_T0, _mm_load_si128, _mm_prefetch, _mm_sfence, _mm256_and_si256,
     _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_loadu_si256,
@@ -33,6 +34,7 @@ pub(crate) struct Table {
 // SAFETY (of every block in here): the caller has the tier's instructions, and bytes to load and store as the trait asks.
 impl Lanes for Bytes {
     const BYTES: usize = 32;
+    const COLUMNS: usize = 2;
     const PAIRS: bool = false;
     type Operand = Nibbles;
     type Factor = Table;
@@ -100,6 +102,11 @@ impl Lanes for Bytes {
         Self(unsafe { _mm256_xor_si256(self.0, other.0) })
     }
 
+    unsafe fn sweep(job: Job<'_, '_, Self>, start: usize, end: usize, far: bool) {
+        // SAFETY: the caller's contract.
+        unsafe { sweep_group::<Self, { Self::COLUMNS }>(job, start, end, far) }
+    }
+
     #[inline(always)]
     unsafe fn operand(self) -> Nibbles {
         // SAFETY: as above.
@@ -132,6 +139,30 @@ impl Lanes for Bytes {
             let high = _mm256_shuffle_epi8(factor.high, operand.high);
             Self(_mm256_xor_si256(_mm256_xor_si256(self.0, low), high))
         }
+    }
+
+    /// First all low nibbles, then all high ones, so that a table's halves need one register in turn: with both at once,
+    /// sums would not stay in registers.
+    #[inline(always)]
+    unsafe fn add_row<const C: usize>(sums: [Self; C], entry: *const NibbleTable, operands: [Nibbles; C]) -> [Self; C] {
+        let mut sums = sums;
+        // SAFETY: as above.
+        unsafe {
+            let halves = entry.cast::<__m128i>();
+            let low = _mm256_broadcastsi128_si256(_mm_load_si128(halves));
+            let mut column = 0;
+            while column < C {
+                sums[column].0 = _mm256_xor_si256(sums[column].0, _mm256_shuffle_epi8(low, operands[column].low));
+                column += 1;
+            }
+            let high = _mm256_broadcastsi128_si256(_mm_load_si128(halves.add(1)));
+            column = 0;
+            while column < C {
+                sums[column].0 = _mm256_xor_si256(sums[column].0, _mm256_shuffle_epi8(high, operands[column].high));
+                column += 1;
+            }
+        }
+        sums
     }
 
     #[inline(always)]

@@ -5,6 +5,7 @@ use crate::coefficients::{Coefficients, Group};
 use crate::crc64::{State, fold_by};
 use crate::field::affine;
 use crate::lanes::{Kernel, Lanes};
+use crate::sweep::{Job, sweep_group};
 use std::arch::x86_64::{
     __m256i, _MM_HINT_T0, _mm_prefetch, _mm_sfence, _mm256_broadcastsi128_si256, _mm256_clmulepi64_epi128,
     _mm256_gf2p8affine_epi64_epi8, _mm256_loadu_si256, _mm256_set1_epi64x, _mm256_setzero_si256, _mm256_storeu_si256,
@@ -18,6 +19,7 @@ pub(crate) struct Bytes(__m256i);
 // SAFETY (of every block in here): the caller has the tier's instructions, and bytes to load and store as the trait asks.
 impl Lanes for Bytes {
     const BYTES: usize = 32;
+    const COLUMNS: usize = 2;
     const PAIRS: bool = false;
     type Operand = __m256i;
     type Factor = __m256i;
@@ -83,6 +85,11 @@ impl Lanes for Bytes {
     unsafe fn xor(self, other: Self) -> Self {
         // SAFETY: as above.
         Self(unsafe { _mm256_xor_si256(self.0, other.0) })
+    }
+
+    unsafe fn sweep(job: Job<'_, '_, Self>, start: usize, end: usize, far: bool) {
+        // SAFETY: the caller's contract.
+        unsafe { sweep_group::<Self, { Self::COLUMNS }>(job, start, end, far) }
     }
 
     #[inline(always)]

@@ -5,6 +5,8 @@ use crate::coefficients::{Coefficients, Group};
 use crate::crc64::{State, fold_by};
 use crate::field::affine;
 use crate::lanes::{Kernel, Lanes};
+use crate::sweep::{Job, sweep_group};
+use std::arch::asm;
 use std::arch::x86_64::{
     __m512i, _MM_HINT_T0, _mm_prefetch, _mm_sfence, _mm512_broadcast_i32x4, _mm512_clmulepi64_epi128,
     _mm512_gf2p8affine_epi64_epi8, _mm512_loadu_si512, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_storeu_si512,
@@ -18,9 +20,32 @@ const SUM: i32 = 0x96;
 #[derive(Clone, Copy)]
 pub(crate) struct Bytes(__m512i);
 
+/// In assembly, so that the sum stays in its register: the compiler overwrites a product's instead, and copies it back
+/// where two ways through the unrolled code meet.
+///
+/// # Safety
+/// AVX-512F.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn sum_of_three(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    let mut sum = sum;
+    // SAFETY: AVX-512F is enabled; only the operands are read and written.
+    unsafe {
+        asm!(
+            "vpternlogq {sum}, {a}, {b}, 0x96",
+            sum = inout(zmm_reg) sum,
+            a = in(zmm_reg) a,
+            b = in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
+}
+
 // SAFETY (of every block in here): the caller has the tier's instructions, and bytes to load and store as the trait asks.
 impl Lanes for Bytes {
     const BYTES: usize = 64;
+    const COLUMNS: usize = 4;
     const PAIRS: bool = true;
     type Operand = __m512i;
     type Factor = __m512i;
@@ -88,6 +113,11 @@ impl Lanes for Bytes {
         Self(unsafe { _mm512_xor_si512(self.0, other.0) })
     }
 
+    unsafe fn sweep(job: Job<'_, '_, Self>, start: usize, end: usize, far: bool) {
+        // SAFETY: the caller's contract.
+        unsafe { sweep_group::<Self, { Self::COLUMNS }>(job, start, end, far) }
+    }
+
     #[inline(always)]
     unsafe fn operand(self) -> __m512i {
         self.0
@@ -111,7 +141,7 @@ impl Lanes for Bytes {
         unsafe {
             let a = _mm512_gf2p8affine_epi64_epi8::<0>(a.1, a.0);
             let b = _mm512_gf2p8affine_epi64_epi8::<0>(b.1, b.0);
-            Self(_mm512_ternarylogic_epi64::<SUM>(self.0, a, b))
+            Self(sum_of_three(self.0, a, b))
         }
     }
 
