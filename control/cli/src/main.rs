@@ -25,12 +25,16 @@ impl Fatal {
     }
 }
 
+/// What is logged unless `PENSTOCK_LOG` says otherwise. s3s is silent: it takes every client's mistake for an error, and
+/// writes signatures down; control/s3 logs each request itself.
+const DEFAULT_LOG: &str = "info,s3s=off";
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("PENSTOCK_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(DEFAULT_LOG)),
         )
         .with_writer(std::io::stderr)
         .init();

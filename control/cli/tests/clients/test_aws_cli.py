@@ -66,7 +66,9 @@ def test_streams_and_presigned(aws, cli_bucket, tmp_path, shared_store):
         [AWS, "s3", "cp", "-", f"s3://{cli_bucket}/stream"], input=b"from a pipe" * 1000, env=shared_store.environment(), timeout=120
     )
     assert done.returncode == 0
-    url = aws("s3", "presign", f"s3://{cli_bucket}/stream", "--expires-in", 60).strip()
+    # For us-east-1 the CLI's version 1 presigns with Signature Version 2, retired by AWS and refused by us.
+    url = aws("s3", "presign", f"s3://{cli_bucket}/stream", "--expires-in", 60, "--region", "eu-central-1").strip()
+    assert "X-Amz-Signature" in url
     assert urllib.request.urlopen(url).read() == b"from a pipe" * 1000
 
 

@@ -42,21 +42,21 @@ class Writer(threading.Thread):
             if kind < 0.15:
                 new = None
                 self.may_be[key] = self.may_be[key] | {new}
-                client.delete_object(Bucket="b", Key=key)
+                client.delete_object(Bucket="bucket", Key=key)
             elif kind < 0.25:
                 data = self.random.randbytes(self.random.choice([10, 100_000]))
                 new = hashlib.sha256(data).hexdigest()
-                upload = client.create_multipart_upload(Bucket="b", Key=key)["UploadId"]
-                etag = client.upload_part(Bucket="b", Key=key, UploadId=upload, PartNumber=1, Body=data)["ETag"]
+                upload = client.create_multipart_upload(Bucket="bucket", Key=key)["UploadId"]
+                etag = client.upload_part(Bucket="bucket", Key=key, UploadId=upload, PartNumber=1, Body=data)["ETag"]
                 self.may_be[key] = self.may_be[key] | {new}
                 client.complete_multipart_upload(
-                    Bucket="b", Key=key, UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]}
+                    Bucket="bucket", Key=key, UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]}
                 )
             else:
                 data = self.random.randbytes(self.random.choice([0, 1, 3000, 70_000, 1 << 20, 5 << 20]))
                 new = hashlib.sha256(data).hexdigest()
                 self.may_be[key] = self.may_be[key] | {new}
-                client.put_object(Bucket="b", Key=key, Body=data)
+                client.put_object(Bucket="bucket", Key=key, Body=data)
             self.may_be[key] = {new}
             self.acknowledged += 1
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, OSError) as error:
@@ -68,7 +68,7 @@ class Writer(threading.Thread):
     def verify(self, client):
         for key, states in self.may_be.items():
             try:
-                state = hashlib.sha256(client.get_object(Bucket="b", Key=key)["Body"].read()).hexdigest()
+                state = hashlib.sha256(client.get_object(Bucket="bucket", Key=key)["Body"].read()).hexdigest()
             except client.exceptions.NoSuchKey:
                 state = None
             assert state in states, f"{key} is {state}, it may be {states}"
@@ -78,7 +78,7 @@ class Writer(threading.Thread):
 @pytest.mark.parametrize(("nodes", "kills"), [(1, KILLS // 2), (3, KILLS - KILLS // 2)])
 def test_kill_nine_under_load_loses_nothing(start_store, nodes, kills):
     store = start_store(nodes, "--garbage-grace-seconds", 0)
-    store.client().create_bucket(Bucket="b")
+    store.client().create_bucket(Bucket="bucket")
     moments = random.Random(nodes)
     writers = []
     for round_number in range(kills):
@@ -99,7 +99,7 @@ def test_kill_nine_under_load_loses_nothing(start_store, nodes, kills):
         for writer in writers:
             writer.verify(client)
         listed = {
-            row["Key"] for page in client.get_paginator("list_objects_v2").paginate(Bucket="b") for row in page.get("Contents", [])
+            row["Key"] for page in client.get_paginator("list_objects_v2").paginate(Bucket="bucket") for row in page.get("Contents", [])
         }
         present = {key for writer in writers for key, states in writer.may_be.items() if states != {None}}
         assert listed == present, f"round {round_number}: the listing and the objects differ"

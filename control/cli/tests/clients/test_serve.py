@@ -102,17 +102,18 @@ def used_bytes(folder):
 
 
 def test_deleted_data_gives_its_space_back(start_store):
-    store = start_store(3, "--garbage-grace-seconds", 0)
+    store = start_store(3, "--node-capacity", "4GiB", "--garbage-grace-seconds", 0)
     s3 = store.client()
-    s3.create_bucket(Bucket="b")
+    s3.create_bucket(Bucket="bucket")
     for _ in range(40):
-        s3.put_object(Bucket="b", Key="k", Body=os.urandom(16 * MIB))
-    s3.delete_object(Bucket="b", Key="k")
+        s3.put_object(Bucket="bucket", Key="k", Body=os.urandom(16 * MIB))
+    s3.delete_object(Bucket="bucket", Key="k")
+    # A node of 4 GiB has extents of 64 MiB; it keeps one open and one in reserve. What was written is 320 MiB a node.
+    kept = 3 * 2 * 64 * MIB + 100 * MIB
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and used_bytes(store.data) > 1200 * MIB:
+    while time.monotonic() < deadline and used_bytes(store.data) > kept:
         time.sleep(0.5)
-    # Three nodes keep an extent or two each; without reclaiming there would be 960 MiB of shards beside them.
-    assert used_bytes(store.data) < 1200 * MIB
+    assert used_bytes(store.data) < kept
 
 
 def test_a_full_disk_refuses_reads_on_and_recovers(start_store):
@@ -247,6 +248,7 @@ def test_fourteen_node_processes_lose_any_four(cluster):
 
     cluster.start()
     s3 = make_client(f"http://127.0.0.1:{cluster.port}", cluster.keys)
+    patient = make_client(f"http://127.0.0.1:{cluster.port}", cluster.keys, retries={"max_attempts": 8, "mode": "standard"})
     s3.create_bucket(Bucket="spread")
     objects = {f"k{size}": os.urandom(size) for size in (0, 1, 5000, 3 * MIB, 17 * MIB + 3)}
     for key, data in objects.items():
@@ -267,7 +269,8 @@ def test_fourteen_node_processes_lose_any_four(cluster):
         assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
         back = lost.pop()
         cluster.nodes[back].start().wait()
-        s3.put_object(Bucket="spread", Key="eleven", Body=b"y" * 1000)
+        # A client that tries again, as all do: the gateway asks a node that refused it again after a moment.
+        patient.put_object(Bucket="spread", Key="eleven", Body=b"y" * 1000)
         assert s3.get_object(Bucket="spread", Key="eleven")["Body"].read() == b"y" * 1000
         for number in lost:
             cluster.nodes[number].start()

@@ -2,11 +2,12 @@
 //! where the filesystem takes that.
 #![allow(unsafe_code)]
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use penstock_proto::limits::BLOCK_BYTES;
 
@@ -18,14 +19,32 @@ pub(super) struct DeviceFile {
     direct: bool,
 }
 
+/// How long the lock of a device is waited for: a process that was killed with operations in its ring holds its files
+/// until the kernel has ended those, which is after its parent has seen it end.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+fn lock(file: &File, path: &Path) -> Result<(), DeviceError> {
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_WAIT => std::thread::sleep(LOCK_PAUSE),
+            Err(error) => {
+                return Err(DeviceError::Io {
+                    operation: "locking the device",
+                    reason: format!("{error}; does another process serve {}?", path.display()),
+                });
+            }
+        }
+    }
+}
+
 impl DeviceFile {
     pub(super) fn open(path: &Path, capacity_bytes: u64, direct: bool) -> Result<Self, DeviceError> {
         let fail = |operation| move |error: io::Error| DeviceError::from_io(operation, &error);
         let (mut file, direct) = open_maybe_direct(path, direct).map_err(fail("opening the device"))?;
-        file.try_lock().map_err(|error| DeviceError::Io {
-            operation: "locking the device",
-            reason: format!("{error}; does another process serve {}?", path.display()),
-        })?;
+        lock(&file, path)?;
         let metadata = file.metadata().map_err(fail("looking at the device"))?;
         let bytes = if metadata.file_type().is_block_device() {
             file.seek(SeekFrom::End(0)).map_err(fail("measuring the device"))?
