@@ -23,10 +23,30 @@ pub enum ErasureError {
         /// Shards needed, which is k.
         need: usize,
     },
-    /// Not exactly k data shards or m parity shards where all of them are wanted.
-    #[error("{have} {role} shards were given, the code has {need}")]
+    /// No such LRC: a group would be empty, or there are too many shards.
+    #[error(
+        "no LRC with k = {k} data shards, l = {l} groups, g = {g} global parities: l must be 1 to k, and k + l + g at most {SHARDS_MAX}"
+    )]
+    LrcOutOfRange {
+        /// Data shards asked for.
+        k: usize,
+        /// Local groups asked for.
+        l: usize,
+        /// Global parities asked for.
+        g: usize,
+    },
+    /// The shards present don't determine those wanted: nothing can be rebuilt, unless more shards turn up.
+    #[error("{wanted} shards can't be rebuilt from the {have} that are present")]
+    Undecodable {
+        /// Shards to rebuild.
+        wanted: usize,
+        /// Shards present.
+        have: usize,
+    },
+    /// Not exactly k data shards or m parity shards, or k + m CRCs, where all of them are wanted.
+    #[error("{have} of role {role} were given, the code has {need}")]
     WrongShardCount {
-        /// `"data"` or `"parity"`.
+        /// `"data"`, `"parity"` or `"CRC"`.
         role: &'static str,
         /// Shards given.
         have: usize,
@@ -67,6 +87,6 @@ impl ErasureError {
     /// Whether the same call may succeed later: only where more shards may turn up.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::TooFewShards { .. })
+        matches!(self, Self::TooFewShards { .. } | Self::Undecodable { .. })
     }
 }

@@ -65,13 +65,19 @@
 mod cache;
 mod code;
 mod error;
+mod linear;
+mod lrc;
 mod matrix;
+mod rebuild;
+mod rs;
 
 #[cfg(test)]
 mod tests;
 
 pub use cache::{DECODE_PLAN_BYTES_MAX, DECODE_PLANS_MAX};
-pub use code::ReedSolomon;
+pub use code::{Code, RepairPlan};
 pub use error::ErasureError;
+pub use lrc::Lrc;
 pub use matrix::SHARDS_MAX;
 pub use penstock_gf256::{TIER_VARIABLE, Tier, TierError};
+pub use rs::ReedSolomon;

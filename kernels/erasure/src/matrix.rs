@@ -92,7 +92,7 @@ fn inverse(mut left: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     right
 }
 
-fn add_scaled(row: &mut [u8], factor: u8, other: &[u8]) {
+pub(crate) fn add_scaled(row: &mut [u8], factor: u8, other: &[u8]) {
     for (sum, &element) in row.iter_mut().zip(other) {
         *sum ^= mul(factor, element);
     }

@@ -1,7 +1,7 @@
 //! Every erasure pattern, on every tier, and the bytes that are stored.
 
 use crate::matrix::parity_coefficient;
-use crate::{DECODE_PLAN_BYTES_MAX, DECODE_PLANS_MAX, ErasureError, ReedSolomon, SHARDS_MAX, Tier};
+use crate::{Code, DECODE_PLAN_BYTES_MAX, DECODE_PLANS_MAX, ErasureError, ReedSolomon, SHARDS_MAX, Tier};
 use penstock_gf256::{TIER_NAMES, mul};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 const REQUIRE_VARIABLE: &str = "PENSTOCK_REQUIRE_TIERS";
 
 /// The tiers to test. One that the machine lacks is reported as not run, and fails where it is required.
-fn tiers() -> Vec<Tier> {
+pub(crate) fn tiers() -> Vec<Tier> {
     let required = std::env::var(REQUIRE_VARIABLE).unwrap_or_default();
     for name in required.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         Tier::from_name(name).unwrap_or_else(|error| panic!("{REQUIRE_VARIABLE}: {error}"));
@@ -24,7 +24,7 @@ fn tiers() -> Vec<Tier> {
 }
 
 /// Reproducible bytes (a shortened splitmix64).
-fn random_bytes(seed: u64, bytes: usize) -> Vec<u8> {
+pub(crate) fn random_bytes(seed: u64, bytes: usize) -> Vec<u8> {
     let mut state = seed;
     (0..bytes)
         .map(|_| {
@@ -35,12 +35,12 @@ fn random_bytes(seed: u64, bytes: usize) -> Vec<u8> {
         .collect()
 }
 
-fn slices(shards: &[Vec<u8>]) -> Vec<&[u8]> {
+pub(crate) fn slices(shards: &[Vec<u8>]) -> Vec<&[u8]> {
     shards.iter().map(Vec::as_slice).collect()
 }
 
 /// A whole stripe: random data, and its parity.
-fn stripe(code: &ReedSolomon, bytes: usize) -> Vec<Vec<u8>> {
+pub(crate) fn stripe(code: &dyn Code, bytes: usize) -> Vec<Vec<u8>> {
     let seed = 1000 * code.data_shards() as u64;
     let mut shards: Vec<Vec<u8>> = (0..code.data_shards()).map(|i| random_bytes(seed + i as u64, bytes)).collect();
     let mut parity = vec![vec![0xa5; bytes]; code.parity_shards()];
@@ -51,7 +51,7 @@ fn stripe(code: &ReedSolomon, bytes: usize) -> Vec<Vec<u8>> {
 }
 
 /// Rebuilds `lost` from `survivors` and compares.
-fn check_rebuild(code: &ReedSolomon, shards: &[Vec<u8>], survivors: &[usize], lost: &[usize]) {
+pub(crate) fn check_rebuild(code: &dyn Code, shards: &[Vec<u8>], survivors: &[usize], lost: &[usize]) {
     let present: Vec<(usize, &[u8])> = survivors.iter().map(|&i| (i, &shards[i][..])).collect();
     let mut rebuilt = vec![vec![0x5a; shards[0].len()]; lost.len()];
     let mut wanted: Vec<(usize, &mut [u8])> =
@@ -63,7 +63,7 @@ fn check_rebuild(code: &ReedSolomon, shards: &[Vec<u8>], survivors: &[usize], lo
 }
 
 /// All subsets of `size` of the numbers below `limit`.
-fn subsets(limit: usize, size: usize) -> Vec<Vec<usize>> {
+pub(crate) fn subsets(limit: usize, size: usize) -> Vec<Vec<usize>> {
     if size == 0 {
         return vec![vec![]];
     }
@@ -72,7 +72,7 @@ fn subsets(limit: usize, size: usize) -> Vec<Vec<usize>> {
         .collect()
 }
 
-fn complement(limit: usize, of: &[usize]) -> Vec<usize> {
+pub(crate) fn complement(limit: usize, of: &[usize]) -> Vec<usize> {
     (0..limit).filter(|i| !of.contains(i)).collect()
 }
 
@@ -304,7 +304,8 @@ fn decode_matrices_are_kept_within_their_limits() {
 fn the_least_recently_used_decode_matrix_goes_first() {
     use crate::cache::{PlanCache, PlanKey};
     let mut cache = PlanCache::default();
-    let plan = std::sync::Arc::new(penstock_gf256::Coefficients::new(1, 1, &[1]));
+    let coefficients = penstock_gf256::Coefficients::new(1, 1, &[1]);
+    let plan = std::sync::Arc::new(crate::cache::Plan { sources: PlanKey::new(), coefficients });
     let key = |n: usize| PlanKey::from_slice(&[u8::try_from(n).unwrap()]);
     (0..DECODE_PLANS_MAX).for_each(|n| cache.insert(key(n), &plan));
     assert!(cache.get(&key(0)).is_some(), "the oldest, used again");

@@ -20,7 +20,8 @@ const AVX512_BYTES_MIN: usize = avx512_gfni::Bytes::BYTES * avx512_gfni::Bytes::
 /// Evaluates `$vector` with `$lanes` being the tier's register, or `$scalar`. Having the tier proves that the CPU has
 /// the instructions.
 macro_rules! on_tier {
-    ($tier:expr, $bytes:expr, $lanes:ident => $vector:expr, $scalar:expr) => {
+    ($tier:expr, $bytes:expr, $lanes:ident => $vector:expr, $scalar:expr) => {{
+        let _ = $bytes; // only AVX-512 asks
         match $tier.0 {
             #[cfg(target_arch = "aarch64")]
             Instructions::Neon(_) => {
@@ -45,7 +46,7 @@ macro_rules! on_tier {
             // Scalar, and the tiers of other architectures, whose proofs can't be had here.
             _ => $scalar,
         }
-    };
+    }};
 }
 
 /// Overwrites every destination with its row's sum: `destination[j] = sum over i of coefficient[j][i] * source[i]`.
