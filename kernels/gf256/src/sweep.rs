@@ -462,9 +462,9 @@ impl<V: Lanes> Kernel for Short<'_, '_, '_, '_, V> {
     #[inline(always)]
     unsafe fn call(self) {
         let last = self.sources[0].len() - V::BYTES;
-        for at in [0, last] {
+        for at in (0..last).step_by(V::BYTES).chain([last]) {
             for (row, destination) in self.destinations.iter_mut().enumerate() {
-                // SAFETY: both offsets leave a whole register within every region.
+                // SAFETY: offsets up to `last` leave a whole register within every region.
                 unsafe {
                     let mut sum = V::zero();
                     for (source, &coefficient) in self.sources.iter().zip(self.coefficients.row(row)) {
