@@ -63,6 +63,11 @@ impl Failures {
         self.0.iter().filter(|failure| failure.kind == kind).count()
     }
 
+    /// Whether any is a node that could not be reached.
+    pub fn any_unreachable(&self) -> bool {
+        self.0.iter().any(|failure| failure.kind == FailureKind::Unreachable)
+    }
+
     /// Whether any may pass soon.
     pub fn any_transient(&self) -> bool {
         self.0.iter().any(|failure| failure.kind.is_transient())

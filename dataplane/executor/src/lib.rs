@@ -58,6 +58,9 @@ use crate::stats::Watch;
 pub const STRAGGLER_GRACE: Duration = Duration::from_millis(250);
 /// How long a read waits before it declares a shard late and asks for another; then again for each further one.
 pub const HEDGE_DELAY: Duration = Duration::from_millis(100);
+/// How long a stripe that too few nodes answered for waits for its second and last try, when a node could not be
+/// reached: longer than a transport takes a node for gone after a failure (250 ms over TCP).
+pub const READ_AGAIN_PAUSE: Duration = Duration::from_millis(300);
 /// Shards up to this long are read whole: it is the unit in which nodes check what they read, and whole shards can be
 /// checked against the metadata.
 pub const PART_READ_SHARD_BYTES: usize = 64 << 10;
@@ -81,6 +84,8 @@ pub struct ExecutorOptions {
     pub straggler_grace: Duration,
     /// See [`HEDGE_DELAY`]. At least a millisecond.
     pub hedge_delay: Duration,
+    /// See [`READ_AGAIN_PAUSE`].
+    pub read_again_pause: Duration,
     /// See [`SUSPECT_FOR`].
     pub suspect_for: Duration,
     /// See [`PART_READ_SHARD_BYTES`].
@@ -95,6 +100,7 @@ impl Default for ExecutorOptions {
             buffer_wait: limits::BUFFER_WAIT,
             straggler_grace: STRAGGLER_GRACE,
             hedge_delay: HEDGE_DELAY,
+            read_again_pause: READ_AGAIN_PAUSE,
             suspect_for: SUSPECT_FOR,
             part_read_shard_bytes: PART_READ_SHARD_BYTES,
         }

@@ -90,16 +90,28 @@ impl Executor {
         let known = layout.zero_shards();
         let plan = ReadPlan { k: code.k(), n: code.n(), wanted_whole, wanted_part, known, last_resort };
         let reading = Reading { target, stored, layout, pieces, plan };
-        self.within_stripe_deadline(target, self.read(reading)).await
+        self.within_stripe_deadline(target, self.read_patiently(&reading)).await
     }
 
-    async fn read(&self, reading: Reading<'_>) -> Result<Vec<Buf>, ExecutorError> {
-        let mut in_hand = self.gather(&reading).await?;
+    /// Reads, and once more after a pause when too few shards came and a node could not be reached: one that has just
+    /// come back is still taken for gone by the transport for a moment.
+    async fn read_patiently(&self, reading: &Reading<'_>) -> Result<Vec<Buf>, ExecutorError> {
+        match self.read(reading).await {
+            Err(ExecutorError::TooFewShards { failures, .. }) if failures.any_unreachable() => {
+                tokio::time::sleep(self.inner.options.read_again_pause).await;
+                self.read(reading).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn read(&self, reading: &Reading<'_>) -> Result<Vec<Buf>, ExecutorError> {
+        let mut in_hand = self.gather(reading).await?;
         let wanted = reading.pieces.iter().map(|piece| piece.shard);
         let lost: Vec<usize> =
             wanted.filter(|shard| !in_hand.parts.contains_key(shard) && !in_hand.whole.contains_key(shard)).collect();
         if !lost.is_empty() {
-            self.compute(&reading, &lost, &mut in_hand).await?;
+            self.compute(reading, &lost, &mut in_hand).await?;
         }
         self.inner.watch.count(|stats| {
             stats.stripes_read += 1;

@@ -31,7 +31,14 @@ struct Cluster {
 
 /// Neither hedges nor gives up on stragglers: what happens depends on the answers alone, on a slow machine too.
 fn patient() -> ExecutorOptions {
-    ExecutorOptions { straggler_grace: NEVER, hedge_delay: NEVER, suspect_for: NEVER, ..ExecutorOptions::default() }
+    let at_once = Duration::from_millis(1);
+    ExecutorOptions {
+        straggler_grace: NEVER,
+        hedge_delay: NEVER,
+        suspect_for: NEVER,
+        read_again_pause: at_once,
+        ..ExecutorOptions::default()
+    }
 }
 
 fn pool(capacity_bytes: usize) -> BufPool {

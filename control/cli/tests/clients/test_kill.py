@@ -60,7 +60,7 @@ class Writer(threading.Thread):
             self.may_be[key] = {new}
             self.acknowledged += 1
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, OSError) as error:
-            status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            status = (getattr(error, "response", None) or {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             if status and status < 500 and status != 404:
                 raise
             time.sleep(0.05)

@@ -42,6 +42,23 @@ async fn every_pattern_of_lost_nodes() {
 }
 
 #[tokio::test]
+async fn a_node_that_comes_back_at_once_is_not_a_failed_read() {
+    let data = bytes(1000);
+    let options = ExecutorOptions { read_again_pause: Duration::from_millis(900), ..patient() };
+    let cluster = Cluster::new(3, options);
+    let target = target(code(2, 1));
+    let stored = cluster.store(&target, &data).await;
+    cluster.transport.detach(NodeId(0));
+    cluster.transport.detach(NodeId(1));
+    let back = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        cluster.transport.attach(NodeId(1), Arc::clone(&cluster.nodes[1]) as _);
+    };
+    let (read, ()) = tokio::join!(cluster.read(&target, &stored, 0..1000), back);
+    assert_eq!(read.unwrap(), data);
+}
+
+#[tokio::test]
 async fn every_pattern_of_corrupt_shards_is_noticed_or_survived() {
     let data = bytes(1000);
     let cluster = Cluster::new(6, patient());
