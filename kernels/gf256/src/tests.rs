@@ -142,6 +142,22 @@ fn every_coefficient_times_every_byte() {
     }
 }
 
+/// Few enough for an interpreter (Miri; see the crate's documentation), which also looks for undefined behaviour.
+#[test]
+fn small_products() {
+    for tier in tiers() {
+        for bytes in [0, 1, 9, 33] {
+            let sources: Vec<Vec<u8>> = (0..3).map(|i| random_bytes(i, bytes)).collect();
+            check_dot_product(tier, 2, &normalised(2, 3), &sources, 3);
+            let mut sum = sources[0].clone();
+            mul_add(tier, 7, &sources[1], &mut sum);
+            xor(tier, &sources[0], &mut sum);
+            let products: Vec<u8> = sources[1].iter().map(|&b| mul_by_definition(7, b)).collect();
+            assert_eq!(sum, products, "{tier}");
+        }
+    }
+}
+
 #[test]
 fn dot_product_at_every_length_and_offset() {
     for tier in tiers() {
