@@ -31,27 +31,32 @@ pub(crate) fn encode(code: &ReedSolomon, parts: Parts) -> Result<Encoded, Erasur
     data.truncate(stored);
 
     let in_memory = |shard: usize| layout.start(shard).min(stored)..(layout.start(shard) + shard_bytes).min(stored);
+    let valid = |shard: usize| {
+        let start = layout.start(shard).min(chunk_bytes);
+        &data[start..start + layout.valid_bytes(shard)]
+    };
+    let mut shard_crc64s;
     if name.m() > 0 {
+        // Parity and every shard's checksum in one pass over the data.
+        shard_crc64s = vec![0; name.n()];
         let shards: Vec<&[u8]> = (0..k).map(|shard| &data[in_memory(shard)]).collect();
         for range in columns(shards.iter().map(|shard| shard.len()), shard_bytes) {
             let from: Vec<&[u8]> = shards.iter().map(|shard| column(shard, range.clone())).collect();
             let mut to: Vec<&mut [u8]> = parity.iter_mut().map(|shard| &mut shard[range.clone()]).collect();
-            code.encode(&from, &mut to)?;
+            code.encode_with_crc64(&from, &mut to, &mut shard_crc64s)?;
         }
+    } else {
+        shard_crc64s = (0..k).map(|shard| layout.whole_crc64(shard, crc64nvme(valid(shard)))).collect();
     }
-
-    let mut shard_crc64s = Vec::with_capacity(name.n());
     let mut chunk_crc64 = crc64nvme(&[]);
     for shard in 0..k {
-        let valid = layout.valid_bytes(shard);
-        let start = layout.start(shard).min(chunk_bytes);
-        let crc64 = crc64nvme(&data[start..start + valid]);
-        if valid > 0 {
-            chunk_crc64 = crc64nvme_combine(chunk_crc64, crc64, valid as u64);
+        let bytes = valid(shard);
+        if !bytes.is_empty() {
+            // Only the last shard that has any bytes can end in a pad.
+            let crc64 = if bytes.len() == shard_bytes { shard_crc64s[shard] } else { crc64nvme(bytes) };
+            chunk_crc64 = crc64nvme_combine(chunk_crc64, crc64, bytes.len() as u64);
         }
-        shard_crc64s.push(layout.whole_crc64(shard, crc64));
     }
-    shard_crc64s.extend(parity.iter().map(|shard| crc64nvme(shard)));
 
     let data = data.freeze();
     let mut shards: Vec<Vec<Buf>> = (0..k)
