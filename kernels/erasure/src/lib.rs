@@ -1,7 +1,10 @@
-//! Systematic Reed-Solomon codes over GF(2^8): k data shards, m parity shards, any k of which give back all others.
+//! Systematic erasure codes over GF(2^8): Reed-Solomon, where any k of k + m shards give back all others, and local
+//! reconstruction codes, where one lost shard comes back from its small group.
 //!
-//! **What.** [`ReedSolomon`] encodes parity, verifies it, rebuilds lost shards and updates parity in place when one
-//! data shard changes. Shards of one stripe have one length, any from 1 byte up; data shards are stored as they are.
+//! **What.** A [`Code`] (a [`ReedSolomon`] or an [`Lrc`]) encodes parity, verifies it, rebuilds lost shards, tells what
+//! a repair reads, and updates parity in place when one data shard changes; encoding, verifying and rebuilding also
+//! give the CRC64NVME of all shards, in the same pass. Shards of one stripe have one length, any from 1 byte up; data
+//! shards are stored as they are. [`Lrc`]'s mathematics are in its own documentation; here are Reed-Solomon's.
 //!
 //! **Why this matrix.** Parity row i of data column j has the coefficient
 //!

@@ -1,32 +1,4 @@
-//! Local reconstruction codes: one lost shard comes back from its small group, several from everything.
-//!
-//! **Shape.** k data shards in l groups of neighbours (of equal size, or the first k mod l groups one larger), one
-//! local parity per group, g global parities. Shards are ordered data, local parities, global parities. LRC(12,2,2) is
-//! Azure's: 6 reads repair any data shard or local parity, where RS(12,4) reads 12.
-//!
-//! **Coefficients: a storage format.** A local parity is the XOR of its group. With g at most 2, at most 17 groups of
-//! at most 15, the global parities are `sum of a x` and `sum of a^2 x`, where member i of group j has `a = 2^j 2^(17 i)`:
-//! the powers of 2^17 are the 15 nonzero elements of the subfield GF(16), so that group j has elements of 2^j GF(16).
-//! Otherwise the globals are rows 1 to g of the Reed-Solomon matrix (of which row 0 is the sum of the local parities).
-//!
-//! # Maximal recoverability
-//!
-//! After every group has spent its local parity on one loss, what is left of the losses must not exceed g: that is
-//! necessary, whatever the coefficients. A code for which it suffices is *maximally recoverable*.
-//!
-//! *Claim.* With g at most 2 and coefficients as above, it does.
-//!
-//! *Proof.* Eliminating each group's local parity leaves the globals with unknowns whose coefficients are s = a + a' for
-//! pairs of lost members of one group (or s = a, when the local parity itself is lost) in the first, and s^2 in the
-//! second, squaring being additive. Two losses beyond the local parities in one group leave s and t, different, not 0,
-//! and the determinant s t^2 + s^2 t = s t (s + t) is not 0. In two groups they leave s and t from 2^j GF(16) and 2^j'
-//! GF(16), not 0; these are lines of GF(256) over GF(16), different ones as 2^(j - j') is in GF(16) only for j = j'
-//! modulo 17, hence s + t is not 0 either. One loss leaves s or s^2. ∎ (And the tests try every pattern of
-//! LRC(12,2,2): all 16 of one loss, all 120 of two, all 560 of three, and 1,568 of the 1,820 of four; the other 252 no
-//! code of that shape decodes.)
-//!
-//! With g above 2 any g + 1 losses decode, since the code contains a Reed-Solomon code with g + 1 parities; of patterns
-//! with more losses most do, but not all that could.
+//! Local reconstruction codes: local parities, global parities, and solving for what is lost.
 
 use crate::cache::{Plan, PlanCache, PlanKey};
 use crate::linear::Linear;
@@ -51,6 +23,38 @@ const COSET_MEMBERS: usize = 15;
 const SEPARATOR: u8 = 255;
 
 /// A local reconstruction code with k data shards in l groups, a local parity for each, and g global parities.
+///
+/// One lost shard comes back from its small group, several from everything.
+///
+/// **Shape.** k data shards in l groups of neighbours (of equal size, or the first k mod l groups one larger), one
+/// local parity per group, g global parities. Shards are ordered data, local parities, global parities. LRC(12,2,2) is
+/// Azure's: 6 reads repair any data shard or local parity, where RS(12,4) reads 12.
+///
+/// **Coefficients: a storage format.** A local parity is the XOR of its group. With g at most 2, at most 17 groups of
+/// at most 15, the global parities are `sum of a x` and `sum of a^2 x`, where member i of group j has `a = 2^j 2^(17 i)`:
+/// the powers of 2^17 are the 15 nonzero elements of the subfield GF(16), so that group j has elements of 2^j GF(16).
+/// Otherwise the globals are rows 1 to g of the Reed-Solomon matrix (of which row 0 is the sum of the local parities).
+///
+/// # Maximal recoverability
+///
+/// After every group has spent its local parity on one loss, what is left of the losses must not exceed g: that is
+/// necessary, whatever the coefficients. A code for which it suffices is *maximally recoverable*.
+///
+/// *Claim.* With g at most 2 and coefficients as above, it does.
+///
+/// *Proof.* Eliminating each group's local parity leaves the globals with unknowns whose coefficients are s = a + a' for
+/// pairs of lost members of one group (or s = a, when the local parity itself is lost) in the first, and s^2 in the
+/// second, squaring being additive. Two losses beyond the local parities in one group leave s and t, different, not 0,
+/// and the determinant s t^2 + s^2 t = s t (s + t) is not 0. In two groups they leave s and t from 2^j GF(16) and 2^j'
+/// GF(16), not 0; these are lines of GF(256) over GF(16), different ones as 2^(j - j') is in GF(16) only for j = j'
+/// modulo 17, hence s + t is not 0 either. One loss leaves s or s^2. ∎ (And the tests try every pattern of
+/// LRC(12,2,2): all 16 of one loss, all 120 of two, all 560 of three, and 1,568 of the 1,820 of four; the other 252 no
+/// code of that shape decodes.)
+///
+/// With g above 2 any g + 1 losses decode, since the code contains a Reed-Solomon code with g + 1 parities; of patterns
+/// with more losses most do, but not all that could.
+///
+/// # Use
 ///
 /// Its methods are those of [`Code`], which it implements; they are here, too, so that the trait need not be imported.
 ///
@@ -110,8 +114,7 @@ impl Lrc {
         members(self.linear.k, self.groups, group)
     }
 
-    /// Whether every pattern of losses decodes that any code of this shape could decode, as proved in the module's
-    /// documentation.
+    /// Whether every pattern of losses decodes that any code of this shape could decode, as proved above.
     #[must_use]
     pub fn is_maximally_recoverable(&self) -> bool {
         in_cosets(self.linear.k, self.groups, self.linear.m - self.groups)

@@ -15,6 +15,9 @@ pub(crate) const SEGMENT_SOURCES_MAX: usize = 32;
 pub(crate) struct Segment {
     /// How many, without the group's first source (which starts the sums).
     pub(crate) sources: usize,
+    /// Steps of two sources that the unrolled code keeps for the segments after this one, so that each source has a
+    /// load instruction of its own; 0 where these don't fit.
+    pub(crate) steps_after: usize,
     /// The row of ones that ends here, if one does: the plain sum of all sources since the last that did.
     pub(crate) ones_row: Option<usize>,
 }
@@ -195,11 +198,20 @@ fn segments(columns: usize, ones: &[(usize, usize)]) -> Vec<Segment> {
     let last = if ones.is_empty() { Some((None, columns)) } else { None };
     for (ones_row, end) in ends.chain(last) {
         while end - start > SEGMENT_SOURCES_MAX {
-            segments.push(Segment { sources: SEGMENT_SOURCES_MAX, ones_row: None });
+            segments.push(Segment { sources: SEGMENT_SOURCES_MAX, steps_after: 0, ones_row: None });
             start += SEGMENT_SOURCES_MAX;
         }
-        segments.push(Segment { sources: end - start, ones_row });
+        segments.push(Segment { sources: end - start, steps_after: 0, ones_row });
         start = end;
+    }
+    let mut steps = 0;
+    for segment in segments.iter_mut().rev() {
+        let after = steps;
+        steps += segment.sources / 2;
+        if steps > SEGMENT_SOURCES_MAX / 2 {
+            break;
+        }
+        segment.steps_after = after;
     }
     segments
 }

@@ -9,7 +9,8 @@
 //!
 //! **Segments.** A group of rows consists of at most one row of ones, whose sums need no products, and of weighted
 //! rows. The row of ones may be stored and begun anew after some of the sources: the local parities of an LRC are that.
-//! Longer runs than the unrolled code has steps are segments that store nothing.
+//! Longer runs than the unrolled code has steps are segments that store nothing. Segments use different steps, as long
+//! as there are enough: sharing them, LRC(12,2,2) had half its speed with stores past the caches.
 //!
 //! **Rests.** Lengths that are no whole number of passes end with a pass that overlaps the one before it: writing the
 //! same bytes twice is harmless (and so is reading them, except to a CRC: `fold` does the rest of these).
@@ -178,21 +179,28 @@ struct Sweep<'a, 'b, V: Lanes, const ROWS: usize, const C: usize, const ONES: bo
     end: usize,
 }
 
-/// Runs `$step!(i)` for i from `$count` - 1 down to 0, unrolled: nested blocks, entered by leaving the right one.
+/// Runs `$step!(i)` for i from `$enter` - 1 down to `$leave`, unrolled: nested blocks, entered by leaving the right one.
 macro_rules! unrolled {
-    ($count:expr, $step:ident) => {
-        unrolled!(@list $count, $step,
+    ($enter:expr, $leave:expr, $step:ident) => {
+        unrolled!(@list $enter, $leave, $step,
             'p16 16 15, 'p15 15 14, 'p14 14 13, 'p13 13 12, 'p12 12 11, 'p11 11 10, 'p10 10 9, 'p9 9 8,
             'p8 8 7, 'p7 7 6, 'p6 6 5, 'p5 5 4, 'p4 4 3, 'p3 3 2, 'p2 2 1, 'p1 1 0)
     };
-    (@list $count:expr, $step:ident, $($label:lifetime $number:literal $index:literal),*) => {
-        'none: {
-            unrolled!(@nest $step { match $count { $($number => break $label,)* _ => break 'none } } $($label $index)*)
+    (@list $enter:expr, $leave:expr, $step:ident, $($label:lifetime $number:literal $index:literal),*) => {
+        'end: {
+            let leave = $leave;
+            unrolled!(
+                @nest $step leave 'end { match $enter { $($number => break $label,)* _ => break 'end } }
+                $($label $index)*
+            )
         }
     };
-    (@nest $step:ident { $($inner:tt)* }) => {{ $($inner)* }};
-    (@nest $step:ident { $($inner:tt)* } $label:lifetime $index:literal $($rest:tt)*) => {
-        unrolled!(@nest $step { $label: { $($inner)* } $step!($index); } $($rest)*)
+    (@nest $step:ident $leave:ident $end:lifetime { $($inner:tt)* }) => {{ $($inner)* }};
+    (@nest $step:ident $leave:ident $end:lifetime { $($inner:tt)* } $label:lifetime $index:literal $($rest:tt)*) => {
+        unrolled!(
+            @nest $step $leave $end { $label: { $($inner)* } $step!($index); if $leave == $index { break $end; } }
+            $($rest)*
+        )
     };
 }
 const _: () = assert!(SEGMENT_SOURCES_MAX == 32, "the unrolled code has 16 steps of two sources");
@@ -238,16 +246,25 @@ impl<V: Lanes, const ROWS: usize, const C: usize, const ONES: bool, const FAR: b
                         pass.one(source, entry, state);
                         (source, entry, state) = (source.add(1), entry.add(ROWS), state.wrapping_add(1));
                     }
+                    // Steps are counted from the group's last source, so that every segment has steps of its own.
+                    let (pairs, leave) = (sources / 2, (*segment).steps_after);
+                    let (source_0, entry_0) = (source.wrapping_sub(2 * leave), entry.wrapping_sub(2 * leave * ROWS));
+                    let state_0 = state.wrapping_sub(2 * leave);
                     macro_rules! step {
                         ($pair:literal) => {
-                            pass.two(source.add(2 * $pair), entry.add(2 * $pair * ROWS), state.wrapping_add(2 * $pair))
+                            pass.two(
+                                source_0.wrapping_add(2 * $pair),
+                                entry_0.wrapping_add(2 * $pair * ROWS),
+                                state_0.wrapping_add(2 * $pair),
+                            )
                         };
                     }
-                    unrolled!(sources / 2, step);
-                    let even = sources & !1;
-                    source = source.add(even);
-                    entry = entry.add(even * ROWS);
-                    state = state.wrapping_add(even);
+                    if pairs > 0 {
+                        unrolled!(pairs + leave, leave, step);
+                    }
+                    source = source.add(2 * pairs);
+                    entry = entry.add(2 * pairs * ROWS);
+                    state = state.wrapping_add(2 * pairs);
                     if ONES {
                         pass.end_of_segment(&*segment, job.destinations);
                     }
