@@ -1,6 +1,6 @@
 //! Cryptographic hashes as bytes come: thin names over the RustCrypto crates, so that nobody above depends on these.
 //!
-//! One stream each. Hashing several requests' streams at once in SIMD lanes is to come, behind types of its own.
+//! One stream each. Several requests' streams at once, in SIMD lanes, are [`crate::HashScheduler`]'s.
 
 use md5::Digest as _;
 

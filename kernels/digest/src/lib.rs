@@ -11,6 +11,14 @@
 //! **Byte order.** A CRC is a number here. S3 sends it as the base64 of its big-endian bytes:
 //! [`ChecksumValue::as_bytes`] gives these, as does `to_be_bytes` of the number; the base64 is the caller's.
 //!
+//! **Many at once.** One stream of MD5 runs at 0.8 GB/s on a core, however it is written, and one of SHA-256 at 2; over
+//! independent messages in the lanes of SIMD registers, the same core does many times that. [`md5_many`] and
+//! [`sha256_many`] take whole messages; a [`HashScheduler`] takes streams of many requests as their chunks come. A server
+//! makes one ([`HashScheduler::from_env`]), and for each object to be hashed a stream ([`HashScheduler::md5_stream`]):
+//! `stream.update(chunk).await` for each chunk of the body before it goes on to be encoded (it takes [`bytes::Bytes`]
+//! without copying, and hashes on while the caller encodes), `stream.finish().await` for the ETag. Dropping a stream
+//! gives it up. [`HashTier`] says which instructions there are.
+//!
 //! **How it fails.** Computing a checksum can't fail; only names and lengths that come from outside can be wrong, which
 //! is a [`DigestError`].
 //!
@@ -21,17 +29,25 @@
 //! assert_eq!(crc64nvme_combine(crc64nvme(b"1234"), crc64nvme(b"56789"), 5), whole);
 //! ```
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_op_in_unsafe_fn)]
 
+mod algorithm;
 mod checksum;
 mod crc;
 mod error;
 mod hash;
+mod lanes;
+mod many;
 mod ring;
+mod scheduler;
+mod tier;
 
+#[cfg(test)]
+mod many_tests;
 #[cfg(test)]
 mod tests;
 
+pub use algorithm::{LaneHash, Md5, Sha256};
 pub use checksum::{ChecksumAlgorithm, ChecksumHasher, ChecksumValue, DIGEST_BYTES_MAX, combine_full_object};
 pub use crc::{
     Crc32, Crc32c, Crc64Nvme, crc32, crc32_combine, crc32_zeros, crc32c, crc32c_combine, crc32c_zeros, crc64nvme,
@@ -39,3 +55,9 @@ pub use crc::{
 };
 pub use error::DigestError;
 pub use hash::{Md5Hasher, Sha1Hasher, Sha256Hasher};
+pub use many::{md5_many, sha256_many};
+pub use scheduler::{
+    CHUNKS_QUEUED_MAX, COMPANY_WAIT_US_MAX, HashCounts, HashScheduler, HashStream, INLINE_BYTES_MAX, Md5Stream,
+    STEP_BLOCKS_MAX, STREAM_CHUNKS_MAX, Sha256Stream, WORKERS_MAX,
+};
+pub use tier::{HASH_TIER_NAMES, HASH_TIER_VARIABLE, HashTier, HashTierError};
