@@ -145,7 +145,7 @@ impl Rules for Sha256 {
         match tier.0 {
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512(_) => {
-                let lanes_min = if std::arch::is_x86_feature_detected!("sha") { 6 } else { 2 };
+                let lanes_min = if std::arch::is_x86_feature_detected!("sha") { 8 } else { 2 };
                 Plan { lanes_min, kernels: kernels!(sha256_lanes, x86::Avx512Words) }
             }
             #[cfg(target_arch = "x86_64")]

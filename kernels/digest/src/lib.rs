@@ -58,6 +58,6 @@ pub use hash::{Md5Hasher, Sha1Hasher, Sha256Hasher};
 pub use many::{md5_many, sha256_many};
 pub use scheduler::{
     CHUNKS_QUEUED_MAX, COMPANY_WAIT_US_MAX, HashCounts, HashScheduler, HashStream, INLINE_BYTES_MAX, Md5Stream,
-    STEP_BLOCKS_MAX, STREAM_CHUNKS_MAX, Sha256Stream, WORKERS_MAX,
+    STEP_BLOCKS_MAX, STREAM_BYTES_MAX, STREAM_CHUNKS_MAX, Sha256Stream, WORKERS_MAX,
 };
 pub use tier::{HASH_TIER_NAMES, HASH_TIER_VARIABLE, HashTier, HashTierError};

@@ -12,7 +12,8 @@
 //! often, while nobody comes. Chunks of up to [`INLINE_BYTES_MAX`] are hashed by whoever brings them when nothing of
 //! their stream is queued: handing them over would take longer.
 //!
-//! **Bounds.** [`WORKERS_MAX`] threads, [`STREAM_CHUNKS_MAX`] chunks queued per stream, [`CHUNKS_QUEUED_MAX`] in all;
+//! **Bounds.** [`WORKERS_MAX`] threads, [`STREAM_CHUNKS_MAX`] chunks and [`STREAM_BYTES_MAX`] bytes queued per stream,
+//! [`CHUNKS_QUEUED_MAX`] in all;
 //! beyond the latter, callers hash their chunks themselves, which is both progress and back pressure.
 //!
 //! **How it fails.** Hashing can't. Where no thread can be started, callers hash. A worker that panics is a bug: the
@@ -40,7 +41,9 @@ pub const COMPANY_WAIT_US_MAX: u64 = 200;
 /// Most that one step takes from each lane, in blocks of 64 bytes: 16 KiB, some 40 microseconds.
 pub const STEP_BLOCKS_MAX: usize = 256;
 /// Most chunks queued behind one stream; one more is with a worker.
-pub const STREAM_CHUNKS_MAX: usize = 2;
+pub const STREAM_CHUNKS_MAX: usize = 8;
+/// Most bytes queued behind one stream, unless they are of one chunk.
+pub const STREAM_BYTES_MAX: usize = 1 << 20;
 /// Most chunks queued in all.
 pub const CHUNKS_QUEUED_MAX: usize = 4096;
 /// Longest chunk that its bringer hashes when nothing of its stream is queued, in bytes: some 5 microseconds of MD5.
@@ -157,7 +160,7 @@ impl Shared {
         let mut board = self.board.lock();
         if board.workers == 0 {
             drop(board);
-            return core.lose();
+            return core.hash_here(self);
         }
         let queue = A::queue(&mut board);
         queue.ready.push_back(core);

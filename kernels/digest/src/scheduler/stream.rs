@@ -1,6 +1,6 @@
 //! One message: the side of its owner ([`HashStream`]), and what is shared with the workers ([`Core`]).
 
-use super::{CHUNKS_QUEUED_MAX, Handle, INLINE_BYTES_MAX, STREAM_CHUNKS_MAX, Shared};
+use super::{CHUNKS_QUEUED_MAX, Handle, INLINE_BYTES_MAX, STREAM_BYTES_MAX, STREAM_CHUNKS_MAX, Shared};
 use crate::algorithm::{LaneHash, Message, Rules};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -41,6 +41,15 @@ struct Inner<A: Rules> {
     sabotaged: bool,
 }
 
+impl<A: Rules> Inner<A> {
+    /// Whether another chunk may be queued.
+    fn has_room(&self, chunk_bytes: usize) -> bool {
+        let queued_bytes: usize = self.chunks.iter().map(Bytes::len).sum();
+        self.chunks.is_empty()
+            || self.chunks.len() < STREAM_CHUNKS_MAX && queued_bytes + chunk_bytes <= STREAM_BYTES_MAX
+    }
+}
+
 impl<A: Rules> Core<A> {
     /// The message, for a worker that has given it a lane.
     pub(super) fn take(&self) -> Message<A> {
@@ -62,8 +71,10 @@ impl<A: Rules> Core<A> {
         self.inner.lock().sabotaged = true;
     }
 
-    /// The next chunk; or the message goes back, since there is none, and the lane is free.
-    pub(super) fn next_chunk(&self, shared: &Shared, message: &Message<A>) -> Option<Bytes> {
+    /// The next chunk; or the message goes back, since there is none, and the lane is free. If nothing is queued any
+    /// more, adds to `wakers` whoever waits: not sooner, so that owners bring several chunks each time they are woken,
+    /// while the worker is busy with the last one.
+    pub(super) fn next_chunk(&self, shared: &Shared, message: &Message<A>, wakers: &mut Vec<Waker>) -> Option<Bytes> {
         let mut inner = self.inner.lock();
         let chunk = inner.chunks.pop_front();
         if chunk.is_some() {
@@ -72,9 +83,9 @@ impl<A: Rules> Core<A> {
             inner.message = *message;
             inner.busy = false;
         }
-        let waker = inner.waker.take();
-        drop(inner);
-        waker.into_iter().for_each(Waker::wake);
+        if inner.chunks.is_empty() {
+            wakers.extend(inner.waker.take());
+        }
         chunk
     }
 
@@ -92,6 +103,19 @@ impl<A: Rules> Core<A> {
     /// Whether its owner has given up.
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Hashes what is queued, here and now, for want of workers. Not for a stream that has a lane.
+    pub(super) fn hash_here(&self, shared: &Shared) {
+        let mut inner = self.inner.lock();
+        let chunks = std::mem::take(&mut inner.chunks);
+        chunks.iter().for_each(|chunk| inner.message.update(chunk));
+        shared.chunks_queued.fetch_sub(chunks.len(), Ordering::Relaxed);
+        shared.counts.chunks_inline.fetch_add(chunks.len() as u64, Ordering::Relaxed);
+        inner.busy = false;
+        let waker = inner.waker.take();
+        drop(inner);
+        waker.into_iter().for_each(Waker::wake);
     }
 
     /// Its worker is gone: its owner is to know.
@@ -120,7 +144,7 @@ impl<A: LaneHash> HashStream<A> {
     }
 
     /// Takes the next bytes of the message. Resolves as soon as they are queued, which is at once unless
-    /// [`STREAM_CHUNKS_MAX`] chunks are already: then, when there is room.
+    /// [`STREAM_CHUNKS_MAX`] chunks or [`STREAM_BYTES_MAX`] bytes are already: then, when a worker has taken these.
     ///
     /// # Panics
     /// When the worker that had this stream has panicked.
@@ -143,8 +167,8 @@ impl<A: LaneHash> HashStream<A> {
                 shared.counts.chunks_inline.fetch_add(1, Ordering::Relaxed);
                 return Poll::Ready(());
             }
-        } else if crowded || inner.chunks.len() >= STREAM_CHUNKS_MAX {
-            // Being busy, it will be woken: when a worker takes a chunk, and when none is left.
+        } else if crowded || !inner.has_room(chunk.len()) {
+            // Being busy, it will be woken: when nothing is queued behind it any more.
             inner.waker = Some(context.waker().clone());
             return Poll::Pending;
         }

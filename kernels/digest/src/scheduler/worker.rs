@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use parking_lot::MutexGuard;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 /// Most waits for company that are left out in a row after some in which nobody came.
@@ -43,8 +44,8 @@ impl Drop for Guard {
             self.shared.deserted.store(true, Ordering::Release);
             let (md5, sha256) = (std::mem::take(&mut board.md5.ready), std::mem::take(&mut board.sha256.ready));
             drop(board);
-            md5.iter().for_each(|core| core.lose());
-            sha256.iter().for_each(|core| core.lose());
+            md5.iter().for_each(|core| core.hash_here(&self.shared));
+            sha256.iter().for_each(|core| core.hash_here(&self.shared));
         } else {
             drop(board);
             self.shared.idle.notify_one(); // who would take what this one was counted on for
@@ -149,7 +150,7 @@ impl<A: Rules> Drop for Slot<A> {
 impl<A: Rules> Slot<A> {
     /// Gets it to where it has a whole block to compress and begins at a boundary. False when there is nothing to do:
     /// the stream has its message back, or its owner is gone, and the lane is free.
-    fn prepare(&mut self, shared: &Shared) -> bool {
+    fn prepare(&mut self, shared: &Shared, wakers: &mut Vec<Waker>) -> bool {
         let message = self.message.get_or_insert_with(|| self.core.take());
         loop {
             if self.core.is_cancelled() {
@@ -165,7 +166,7 @@ impl<A: Rules> Slot<A> {
             if !self.chunk.is_empty() {
                 return true;
             }
-            match self.core.next_chunk(shared, message) {
+            match self.core.next_chunk(shared, message, wakers) {
                 Some(chunk) => self.chunk = chunk,
                 None => return false,
             }
@@ -181,12 +182,20 @@ struct Set<A: Rules> {
     contended: bool,
     /// Whose turn is over.
     leaving: Vec<Arc<Core<A>>>,
+    /// Of owners to be woken, all at once: most of them will find an executor that is already awake.
+    wakers: Vec<Waker>,
 }
 
 impl<A: Rules> Set<A> {
     fn new(shared: &Shared) -> Self {
         let lanes_max = A::plan(shared.tier).lanes_max();
-        Self { slots: Vec::with_capacity(lanes_max), lanes_max, contended: false, leaving: Vec::new() }
+        Self {
+            slots: Vec::with_capacity(lanes_max),
+            lanes_max,
+            contended: false,
+            leaving: Vec::new(),
+            wakers: Vec::new(),
+        }
     }
 
     /// Takes streams off the board into free lanes. True if some are left, and nobody who'd take them is awake.
@@ -202,7 +211,8 @@ impl<A: Rules> Set<A> {
 
     /// Advances every lane, and frees those that have nothing left.
     fn step(&mut self, shared: &Shared) {
-        self.slots.retain_mut(|slot| slot.prepare(shared));
+        self.slots.retain_mut(|slot| slot.prepare(shared, &mut self.wakers));
+        self.wakers.drain(..).for_each(Waker::wake);
         if self.slots.is_empty() {
             return;
         }
@@ -225,7 +235,7 @@ impl<A: Rules> Set<A> {
             slot.message.as_mut().expect("invariant: a prepared slot has its message").compressed(blocks);
             slot.chunk.advance(blocks * BLOCK_BYTES);
             slot.steps += 1;
-            if !slot.prepare(shared) {
+            if !slot.prepare(shared, &mut self.wakers) {
                 return false;
             }
             let over = self.contended && slot.steps >= TURN_STEPS_MAX;
@@ -236,5 +246,6 @@ impl<A: Rules> Set<A> {
             }
             !over
         });
+        self.wakers.drain(..).for_each(Waker::wake);
     }
 }
