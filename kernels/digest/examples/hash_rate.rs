@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const MESSAGE_BYTES: usize = 256 << 10;
 /// Least that one measurement hashes, in bytes.
 const MEASURED_BYTES_MIN: usize = 32 << 20;
+/// The same for the scheduler, so that the streams' beginnings and ends don't count much.
+const SCHEDULED_BYTES_MIN: usize = 256 << 20;
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// CPU time that this process has taken.
@@ -59,6 +61,7 @@ fn measure<A: LaneHash>(name: &str, rounds: usize, tier: HashTier, many: fn(Hash
         let messages: Vec<_> = (0..streams).map(|i| Bytes::from(vec![i as u8; MESSAGE_BYTES])).collect();
         let slices: Vec<&[u8]> = messages.iter().map(|message| &message[..]).collect();
         let times = (MEASURED_BYTES_MIN / MESSAGE_BYTES).div_ceil(streams);
+        let scheduled_times = (SCHEDULED_BYTES_MIN / MESSAGE_BYTES).div_ceil(streams);
         let bytes = times * streams * MESSAGE_BYTES;
         let mut rates = [const { Vec::new() }; 4];
         let before = scheduler.counts();
@@ -66,8 +69,8 @@ fn measure<A: LaneHash>(name: &str, rounds: usize, tier: HashTier, many: fn(Hash
             let single = || (0..times).for_each(|_| slices.iter().for_each(|slice| one(slice)));
             rates[0].push(gbps(bytes, single)[0]);
             rates[1].push(gbps(bytes, || (0..times).for_each(|_| many(tier, &slices)))[0]);
-            let [cpu, wall] = gbps(bytes, || {
-                let all = messages.iter().map(|message| hash::<A>(&scheduler, message.clone(), times));
+            let [cpu, wall] = gbps(scheduled_times * streams * MESSAGE_BYTES, || {
+                let all = messages.iter().map(|message| hash::<A>(&scheduler, message.clone(), scheduled_times));
                 block_on(join_all(all));
             });
             rates[2].push(cpu);

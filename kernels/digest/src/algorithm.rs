@@ -146,7 +146,7 @@ impl Rules for Sha256 {
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512(_) => {
                 let lanes_min = if std::arch::is_x86_feature_detected!("sha") { 8 } else { 2 };
-                Plan { lanes_min, kernels: kernels!(sha256_lanes, x86::Avx512Words) }
+                Plan { lanes_min, kernels: kernels!(sha256_lanes, x86::Avx512Words, paired) }
             }
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2(_) => {

@@ -84,55 +84,45 @@ struct Sha256Blocks<V> {
     width: std::marker::PhantomData<V>,
 }
 
-/// Eight rounds, after which the names are back where they were. `constants` and `words` are pointer and array.
+/// Eight rounds, after which the names are back where they were. `$constants` points to the first round's of 16.
+/// With `extend`, a word that has been used becomes the one of 16 rounds later, at once: its instructions then fill the
+/// cycles in which the rounds wait for each other.
 macro_rules! rounds {
-    ($V:ident, $words:ident, $constants:expr, $s:ident, [$($w:literal),+]) => {
+    ($V:ident, $words:ident, $constants:expr, $s:ident, $how:ident, [$($w:literal),+]) => {
         let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = $s;
-        rounds!(@all $V, $words, $constants, a, b, c, d, e, f, g, h, [$($w),+]);
+        rounds!(@all $V, $words, $constants, a, b, c, d, e, f, g, h, $how, [$($w),+]);
         $s = [a, b, c, d, e, f, g, h];
     };
     (@all $V:ident, $words:ident, $constants:expr, $a:ident, $b:ident, $c:ident, $d:ident, $e:ident, $f:ident,
-     $g:ident, $h:ident, [$w0:literal, $w1:literal, $w2:literal, $w3:literal, $w4:literal, $w5:literal, $w6:literal,
-     $w7:literal]) => {
-        rounds!(@one $V, $words, $constants, $a, $b, $c, $d, $e, $f, $g, $h, $w0);
-        rounds!(@one $V, $words, $constants, $h, $a, $b, $c, $d, $e, $f, $g, $w1);
-        rounds!(@one $V, $words, $constants, $g, $h, $a, $b, $c, $d, $e, $f, $w2);
-        rounds!(@one $V, $words, $constants, $f, $g, $h, $a, $b, $c, $d, $e, $w3);
-        rounds!(@one $V, $words, $constants, $e, $f, $g, $h, $a, $b, $c, $d, $w4);
-        rounds!(@one $V, $words, $constants, $d, $e, $f, $g, $h, $a, $b, $c, $w5);
-        rounds!(@one $V, $words, $constants, $c, $d, $e, $f, $g, $h, $a, $b, $w6);
-        rounds!(@one $V, $words, $constants, $b, $c, $d, $e, $f, $g, $h, $a, $w7);
+     $g:ident, $h:ident, $how:ident, [$w0:literal, $w1:literal, $w2:literal, $w3:literal, $w4:literal, $w5:literal,
+     $w6:literal, $w7:literal]) => {
+        rounds!(@one $V, $words, $constants, $a, $b, $c, $d, $e, $f, $g, $h, $how, $w0);
+        rounds!(@one $V, $words, $constants, $h, $a, $b, $c, $d, $e, $f, $g, $how, $w1);
+        rounds!(@one $V, $words, $constants, $g, $h, $a, $b, $c, $d, $e, $f, $how, $w2);
+        rounds!(@one $V, $words, $constants, $f, $g, $h, $a, $b, $c, $d, $e, $how, $w3);
+        rounds!(@one $V, $words, $constants, $e, $f, $g, $h, $a, $b, $c, $d, $how, $w4);
+        rounds!(@one $V, $words, $constants, $d, $e, $f, $g, $h, $a, $b, $c, $how, $w5);
+        rounds!(@one $V, $words, $constants, $c, $d, $e, $f, $g, $h, $a, $b, $how, $w6);
+        rounds!(@one $V, $words, $constants, $b, $c, $d, $e, $f, $g, $h, $a, $how, $w7);
     };
     (@one $V:ident, $words:ident, $constants:expr, $a:ident, $b:ident, $c:ident, $d:ident, $e:ident, $f:ident,
-     $g:ident, $h:ident, $w:literal) => {
+     $g:ident, $h:ident, $how:ident, $w:literal) => {
         let ready = $V::add($h, $V::add($words[$w], $V::splat(*$constants.add($w))));
         let sigma = $V::xor($V::rotate::<26, 6>($e), $V::rotate::<21, 11>($e), $V::rotate::<7, 25>($e));
         let first = $V::add($V::add(ready, $V::select($e, $f, $g)), sigma);
+        rounds!(@$how $V, $words, $w);
         let sigma = $V::xor($V::rotate::<30, 2>($a), $V::rotate::<19, 13>($a), $V::rotate::<10, 22>($a));
         $d = $V::add($d, first);
         $h = $V::add(first, $V::add(sigma, $V::majority($a, $b, $c)));
     };
-}
-
-/// The next 16 words of the message schedule in place of the last 16.
-///
-/// # Safety
-/// The tier's instructions, enabled in the caller.
-#[inline(always)]
-unsafe fn extend<V: Lanes>(mut words: [V; BLOCK_WORDS]) -> [V; BLOCK_WORDS] {
-    let mut i = 0;
-    while i < BLOCK_WORDS {
-        // SAFETY: the caller's contract.
-        unsafe {
-            let near = words[(i + 1) % BLOCK_WORDS];
-            let near = V::xor(V::rotate::<25, 7>(near), V::rotate::<14, 18>(near), V::shift_right::<3>(near));
-            let far = words[(i + 14) % BLOCK_WORDS];
-            let far = V::xor(V::rotate::<15, 17>(far), V::rotate::<13, 19>(far), V::shift_right::<10>(far));
-            words[i] = V::add(V::add(words[i], near), V::add(words[(i + 9) % BLOCK_WORDS], far));
-        }
-        i += 1;
-    }
-    words
+    (@keep $V:ident, $words:ident, $w:literal) => {};
+    (@extend $V:ident, $words:ident, $w:literal) => {
+        let near = $words[($w + 1) % BLOCK_WORDS];
+        let near = $V::xor($V::rotate::<25, 7>(near), $V::rotate::<14, 18>(near), $V::shift_right::<3>(near));
+        let far = $words[($w + 14) % BLOCK_WORDS];
+        let far = $V::xor($V::rotate::<15, 17>(far), $V::rotate::<13, 19>(far), $V::shift_right::<10>(far));
+        $words[$w] = $V::add($V::add($words[$w], near), $V::add($words[($w + 9) % BLOCK_WORDS], far));
+    };
 }
 
 impl<V: Lanes> Kernel for Sha256Blocks<V> {
@@ -156,16 +146,15 @@ impl<V: Lanes> Kernel for Sha256Blocks<V> {
                 }
                 let before = state;
                 let mut constants = CONSTANTS.as_ptr();
-                rounds!(V, words, constants, state, [0, 1, 2, 3, 4, 5, 6, 7]);
-                rounds!(V, words, constants, state, [8, 9, 10, 11, 12, 13, 14, 15]);
-                let mut sixteen = 1;
-                while sixteen < 4 {
+                let mut sixteen = 0;
+                while sixteen < 3 {
+                    rounds!(V, words, constants, state, extend, [0, 1, 2, 3, 4, 5, 6, 7]);
+                    rounds!(V, words, constants, state, extend, [8, 9, 10, 11, 12, 13, 14, 15]);
                     constants = constants.add(BLOCK_WORDS);
-                    words = extend(words);
-                    rounds!(V, words, constants, state, [0, 1, 2, 3, 4, 5, 6, 7]);
-                    rounds!(V, words, constants, state, [8, 9, 10, 11, 12, 13, 14, 15]);
                     sixteen += 1;
                 }
+                rounds!(V, words, constants, state, keep, [0, 1, 2, 3, 4, 5, 6, 7]);
+                rounds!(V, words, constants, state, keep, [8, 9, 10, 11, 12, 13, 14, 15]);
                 let mut i = 0;
                 while i < STATE_WORDS {
                     state[i] = V::add(state[i], before[i]);

@@ -65,6 +65,12 @@ impl<A: Rules> Core<A> {
         self.inner.lock().busy = true;
     }
 
+    /// Whether it is on the board or in a lane.
+    #[cfg(test)]
+    pub(super) fn is_busy(&self) -> bool {
+        self.inner.lock().busy
+    }
+
     /// Makes the worker panic that takes it.
     #[cfg(test)]
     pub(super) fn make_worker_panic(&self) {

@@ -1,6 +1,8 @@
 //! Exact digests whatever comes together; nobody waits for ever; lone streams go the short way.
 
+use super::worker::{Patience, SKIPPED_WAITS_MAX, Set, TURN_STEPS_MAX};
 use super::*;
+use crate::algorithm::Rules;
 use crate::many_tests::{random_bytes, tiers};
 use crate::{Md5Hasher, Sha256Hasher};
 use bytes::Bytes;
@@ -57,55 +59,96 @@ fn a_lone_stream_goes_the_short_way() {
     }
 }
 
+/// A stream with a chunk queued that is on no board yet.
+fn queued(scheduler: &HashScheduler, message: &Bytes) -> Md5Stream {
+    let mut stream = scheduler.md5_stream();
+    stream.core.pretend_busy();
+    block_on(stream.update(message.clone()));
+    stream
+}
+
 #[test]
 fn streams_share_lanes() {
     for tier in tiers() {
         let scheduler = HashScheduler::new(tier, 1);
         let messages: Vec<_> = (0..40).map(|seed| Bytes::from(random_bytes(seed, 200_000))).collect();
-        let mut streams: Vec<_> = messages.iter().map(|_| scheduler.md5_stream()).collect();
-        let digests = block_on(async {
-            for (stream, message) in streams.iter_mut().zip(&messages) {
-                stream.update(message.clone()).await;
-            }
-            join_all(streams.into_iter().map(HashStream::finish)).await
-        });
+        let streams: Vec<_> = messages.iter().map(|message| queued(&scheduler, message)).collect();
+        // All at once, so that no worker can take one before the others are there.
+        let shared = &scheduler.handle.shared;
+        shared.board.lock().md5.ready.extend(streams.iter().map(|stream| stream.core.clone()));
+        shared.idle.notify_one();
+        let digests = block_on(join_all(streams.into_iter().map(HashStream::finish)));
         for (digest, message) in digests.into_iter().zip(&messages) {
             assert_eq!(digest, Md5Hasher::of(message), "{tier}");
         }
         let counts = scheduler.counts();
-        // Each message takes 13 steps; the worker may begin before all are queued, but not finish one by one.
-        if tier != HashTier::scalar() {
-            assert!(counts.lanes_grouped > 2 * counts.steps_grouped, "{tier}: {counts:?}");
-        } else {
-            assert_eq!(counts.steps_grouped, 0, "{counts:?}");
-        }
+        // 200,000 bytes take 13 steps, wherever they run; sets are filled as long as there is something to fill with.
+        let (sets, last) = (40 / Md5::plan(tier).lanes_max() as u64, 40 % Md5::plan(tier).lanes_max() as u64);
+        let expected = match (tier == HashTier::scalar(), last) {
+            (true, _) => (40 * 13, 0, 0),
+            (false, 0) => (0, sets * 13, 40 * 13),
+            (false, _) => (0, (sets + 1) * 13, 40 * 13),
+        };
+        assert_eq!((counts.steps_alone, counts.steps_grouped, counts.lanes_grouped), expected, "{tier}");
         assert_settled(&scheduler);
     }
 }
 
-/// More streams than lanes, none of which ends before the others have had their turn.
+#[test]
+fn waits_for_company_that_may_come_and_goes_on_without() {
+    for tier in tiers() {
+        let scheduler = HashScheduler::new(tier, 1);
+        let _silent = scheduler.md5_stream();
+        let message = Bytes::from(random_bytes(1, 100_000));
+        assert_eq!(block_on(hash::<Md5>(&scheduler, &message, &[100_000])), Md5Hasher::of(&message));
+        let counts = scheduler.counts();
+        let waits = u64::from(tier != HashTier::scalar());
+        assert_eq!((counts.company_waits, counts.steps_grouped), (waits, 0), "{tier}: {counts:?}");
+        assert_eq!(block_on(hash::<Sha256>(&scheduler, &message, &[100_000])), Sha256Hasher::of(&message));
+        assert_eq!(scheduler.counts().company_waits, waits, "nobody else could come");
+    }
+}
+
+#[test]
+fn patience_ends_and_comes_back() {
+    let mut patience = Patience::default();
+    for skipped in [0, 1, 3, 7, 15, 31, SKIPPED_WAITS_MAX, SKIPPED_WAITS_MAX] {
+        assert_eq!((0..=SKIPPED_WAITS_MAX).position(|_| patience.may_wait()), Some(skipped as usize));
+        patience.learn(false);
+    }
+    patience.learn(true);
+    assert!(patience.may_wait());
+}
+
+/// More streams than lanes: whose turn is over queues up behind the others. By hand, on a board of our own.
 #[test]
 fn nobody_keeps_a_lane_for_ever() {
     let scheduler = HashScheduler::new(HashTier::scalar(), 1);
-    let long = Bytes::from(random_bytes(1, 8 << 20));
+    let shared = &scheduler.handle.shared;
+    let long = Bytes::from(random_bytes(1, 2 * TURN_STEPS_MAX as usize * STEP_BLOCKS_MAX * 64));
     let short = Bytes::from(random_bytes(2, 20_000));
-    let order = Mutex::new(Vec::new());
-    block_on(async {
-        let mut first = scheduler.md5_stream();
-        first.update(long.clone()).await;
-        let mut second = scheduler.md5_stream();
-        second.update(short.clone()).await;
-        let first = async {
-            assert_eq!(first.finish().await, Md5Hasher::of(&long));
-            order.lock().push("long");
-        };
-        let second = async {
-            assert_eq!(second.finish().await, Md5Hasher::of(&short));
-            order.lock().push("short");
-        };
-        futures::join!(first, second);
-    });
-    assert_eq!(order.into_inner(), ["short", "long"]);
+    let streams = [&long, &short].map(|message| queued(&scheduler, message));
+    let mut board = Board::default();
+    board.md5.ready.extend(streams.iter().map(|stream| stream.core.clone()));
+    let mut set = Set::<Md5>::new(shared);
+    let mut steps = 0;
+    let mut finished = Vec::new();
+    while finished.len() < streams.len() {
+        set.requeue(&mut board);
+        set.fill(&mut board, 0);
+        set.step(shared);
+        steps += 1;
+        for (name, stream) in ["long", "short"].into_iter().zip(&streams) {
+            if !stream.core.is_busy() && !finished.contains(&name) {
+                finished.push(name);
+            }
+        }
+    }
+    assert_eq!(finished, ["short", "long"]);
+    assert_eq!(steps, 2 * TURN_STEPS_MAX + 2);
+    for (stream, message) in streams.into_iter().zip([long, short]) {
+        assert_eq!(block_on(stream.finish()), Md5Hasher::of(&message));
+    }
     assert_settled(&scheduler);
 }
 

@@ -14,10 +14,10 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 /// Most waits for company that are left out in a row after some in which nobody came.
-const SKIPPED_WAITS_MAX: u32 = 63;
+pub(super) const SKIPPED_WAITS_MAX: u32 = 63;
 
 /// Most steps that a stream keeps its lane for while others wait for one; then it queues up behind them.
-const TURN_STEPS_MAX: u32 = 64;
+pub(super) const TURN_STEPS_MAX: u32 = 64;
 
 /// Starts one; false if the system refuses.
 pub(super) fn start(shared: &Arc<Shared>, number: usize) -> bool {
@@ -55,19 +55,19 @@ impl Drop for Guard {
 
 /// How often company was waited for in vain.
 #[derive(Default)]
-struct Patience {
+pub(super) struct Patience {
     skip: u32,
     skipped: u32,
 }
 
 impl Patience {
-    fn may_wait(&mut self) -> bool {
+    pub(super) fn may_wait(&mut self) -> bool {
         let may = self.skipped >= self.skip;
         self.skipped = if may { 0 } else { self.skipped + 1 };
         may
     }
 
-    fn learn(&mut self, someone_came: bool) {
+    pub(super) fn learn(&mut self, someone_came: bool) {
         self.skip = if someone_came { 0 } else { (2 * self.skip + 1).min(SKIPPED_WAITS_MAX) };
     }
 }
@@ -79,20 +79,23 @@ fn work(guard: &Guard) {
     let mut patience = Patience::default();
     loop {
         let mut board = shared.board.lock();
-        let woke_md5 = md5.fill(&mut board, *number);
-        let woke_sha256 = sha256.fill(&mut board, *number);
+        md5.requeue(&mut board);
+        sha256.requeue(&mut board);
         if md5.slots.is_empty() && sha256.slots.is_empty() {
-            if board.closing {
-                return;
-            }
             board.md5.accepting[*number] = false;
             board.sha256.accepting[*number] = false;
-            shared.idle.wait(&mut board);
+            while board.md5.ready.is_empty() && board.sha256.ready.is_empty() {
+                if board.closing {
+                    return;
+                }
+                shared.idle.wait(&mut board);
+            }
             wait_for_company(shared, &mut board, *number, &mut patience);
-            continue;
         }
+        let more_md5 = md5.fill(&mut board, *number);
+        let more_sha256 = sha256.fill(&mut board, *number);
         drop(board);
-        if woke_md5 || woke_sha256 {
+        if more_md5 || more_sha256 {
             shared.idle.notify_one();
         }
         md5.step(shared);
@@ -175,7 +178,7 @@ impl<A: Rules> Slot<A> {
 }
 
 /// The streams in a worker's lanes.
-struct Set<A: Rules> {
+pub(super) struct Set<A: Rules> {
     slots: Vec<Slot<A>>,
     lanes_max: usize,
     /// Others wait for lanes.
@@ -186,8 +189,16 @@ struct Set<A: Rules> {
     wakers: Vec<Waker>,
 }
 
+impl<A: Rules> Drop for Set<A> {
+    /// Leaves nobody waiting if the worker panics; there is nothing left otherwise.
+    fn drop(&mut self) {
+        self.wakers.drain(..).for_each(Waker::wake);
+        self.leaving.drain(..).for_each(|core| core.lose());
+    }
+}
+
 impl<A: Rules> Set<A> {
-    fn new(shared: &Shared) -> Self {
+    pub(super) fn new(shared: &Shared) -> Self {
         let lanes_max = A::plan(shared.tier).lanes_max();
         Self {
             slots: Vec::with_capacity(lanes_max),
@@ -198,10 +209,14 @@ impl<A: Rules> Set<A> {
         }
     }
 
+    /// Puts those on the board whose turn is over.
+    pub(super) fn requeue(&mut self, board: &mut Board) {
+        A::queue(board).ready.extend(self.leaving.drain(..));
+    }
+
     /// Takes streams off the board into free lanes. True if some are left, and nobody who'd take them is awake.
-    fn fill(&mut self, board: &mut Board, number: usize) -> bool {
+    pub(super) fn fill(&mut self, board: &mut Board, number: usize) -> bool {
         let Queue { ready, accepting, .. } = A::queue(board);
-        ready.extend(self.leaving.drain(..));
         let take = ready.len().min(self.lanes_max - self.slots.len());
         self.slots.extend(ready.drain(..take).map(|core| Slot { core, message: None, chunk: Bytes::new(), steps: 0 }));
         self.contended = !ready.is_empty();
@@ -210,7 +225,7 @@ impl<A: Rules> Set<A> {
     }
 
     /// Advances every lane, and frees those that have nothing left.
-    fn step(&mut self, shared: &Shared) {
+    pub(super) fn step(&mut self, shared: &Shared) {
         self.slots.retain_mut(|slot| slot.prepare(shared, &mut self.wakers));
         self.wakers.drain(..).for_each(Waker::wake);
         if self.slots.is_empty() {
