@@ -98,14 +98,24 @@ fn streams_share_lanes() {
 fn waits_for_company_that_may_come_and_goes_on_without() {
     for tier in tiers() {
         let scheduler = HashScheduler::new(tier, 1);
-        let _silent = scheduler.md5_stream();
-        let message = Bytes::from(random_bytes(1, 100_000));
-        assert_eq!(block_on(hash::<Md5>(&scheduler, &message, &[100_000])), Md5Hasher::of(&message));
-        let counts = scheduler.counts();
-        let waits = u64::from(tier != HashTier::scalar());
-        assert_eq!((counts.company_waits, counts.steps_grouped), (waits, 0), "{tier}: {counts:?}");
-        assert_eq!(block_on(hash::<Sha256>(&scheduler, &message, &[100_000])), Sha256Hasher::of(&message));
-        assert_eq!(scheduler.counts().company_waits, waits, "nobody else could come");
+        let plan = Md5::plan(tier);
+        // As few as gain nothing by waiting, then one more.
+        for (silent, waits) in
+            [(plan.lanes_min.min(5) - 2, 0), (plan.lanes_min.min(5) - 1, u64::from(plan.lanes_max() > 1))]
+        {
+            let silent: Vec<_> = (0..silent).map(|_| scheduler.md5_stream()).collect();
+            let message = Bytes::from(random_bytes(1, 100_000));
+            assert_eq!(block_on(hash::<Md5>(&scheduler, &message, &[100_000])), Md5Hasher::of(&message));
+            let counts = scheduler.counts();
+            assert_eq!(
+                (counts.company_waits, counts.steps_grouped),
+                (waits, 0),
+                "{tier}, {}: {counts:?}",
+                silent.len()
+            );
+            assert_eq!(block_on(hash::<Sha256>(&scheduler, &message, &[100_000])), Sha256Hasher::of(&message));
+            assert_eq!(scheduler.counts().company_waits, waits, "nobody else could come");
+        }
     }
 }
 

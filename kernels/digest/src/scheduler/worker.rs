@@ -115,8 +115,15 @@ fn wait_for_company(shared: &Shared, board: &mut MutexGuard<'_, Board>, number: 
 fn wait_for<A: Rules>(shared: &Shared, board: &mut MutexGuard<'_, Board>, number: usize, patience: &mut Patience) {
     let queue = A::queue(board);
     let ready = queue.ready.len();
-    let wanted = queue.open.min(A::plan(shared.tier).lanes_max());
-    if ready >= wanted || queue.wanted.is_some() || queue.accepting.contains(&true) || !patience.may_wait() {
+    let plan = A::plan(shared.tier);
+    let wanted = queue.open.min(plan.lanes_max());
+    // Fewer than the lanes are worth are hashed one after the other, and gain nothing by waiting.
+    if ready >= wanted
+        || wanted < plan.lanes_min
+        || queue.wanted.is_some()
+        || queue.accepting.contains(&true)
+        || !patience.may_wait()
+    {
         return;
     }
     shared.counts.company_waits.fetch_add(1, Ordering::Relaxed);
