@@ -163,6 +163,29 @@ fn nobody_keeps_a_lane_for_ever() {
 }
 
 #[test]
+fn a_dropped_stream_leaves_its_lane_after_the_step_and_nothing_behind() {
+    for tier in tiers() {
+        let scheduler = HashScheduler::new(tier, 1);
+        let shared = &scheduler.handle.shared;
+        let long = Bytes::from(random_bytes(1, 10 * STEP_BLOCKS_MAX * 64));
+        let stream = queued(&scheduler, &long);
+        let core = stream.core.clone();
+        let mut board = Board::default();
+        board.md5.ready.push_back(core.clone());
+        let mut set = Set::<Md5>::new(shared);
+        set.fill(&mut board, 0);
+        set.step(shared);
+        assert!(!set.is_empty(), "{tier}: nine steps are left");
+        drop(stream);
+        set.step(shared);
+        assert!(set.is_empty(), "{tier}");
+        // The same for one whose turn was over when it was dropped.
+        core.put_back(shared, &core.take(), long);
+        assert_settled(&scheduler);
+    }
+}
+
+#[test]
 fn a_stream_queues_so_many_chunks_and_no_more() {
     let scheduler = HashScheduler::new(HashTier::detect(), 1);
     let mut stream = scheduler.md5_stream();

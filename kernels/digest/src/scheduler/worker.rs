@@ -81,7 +81,7 @@ fn work(guard: &Guard) {
         let mut board = shared.board.lock();
         md5.requeue(&mut board);
         sha256.requeue(&mut board);
-        if md5.slots.is_empty() && sha256.slots.is_empty() {
+        if md5.is_empty() && sha256.is_empty() {
             board.md5.accepting[*number] = false;
             board.sha256.accepting[*number] = false;
             while board.md5.ready.is_empty() && board.sha256.ready.is_empty() {
@@ -214,6 +214,11 @@ impl<A: Rules> Set<A> {
             leaving: Vec::new(),
             wakers: Vec::new(),
         }
+    }
+
+    /// Whether no lane is in use.
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
     }
 
     /// Puts those on the board whose turn is over.
