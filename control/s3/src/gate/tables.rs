@@ -165,6 +165,8 @@ pub(crate) const HEADERS: &[Header] = &[
     header("x-amz-trailer", ANY_BODY, Rule::Read),
     // Who sends it: for logs. The same as `User-Agent`.
     header("x-amz-user-agent", Ops::All, Rule::Ignored),
+    // Which edition of the API the client was built for (the AWS C++ SDK says so): there has only ever been this one.
+    header("x-amz-api-version", Ops::All, Rule::OneOf(&["2006-03-01"])),
     // "I accept the charges of a requester-pays bucket." There are neither charges nor such buckets.
     header("x-amz-request-payer", Ops::All, Rule::OneOf(&["requester"])),
     header("x-amz-expected-bucket-owner", Ops::All, Rule::Account),
