@@ -49,11 +49,11 @@ pub(crate) fn encode(code: &ReedSolomon, parts: Parts) -> Result<Encoded, Erasur
         shard_crc64s = (0..k).map(|shard| layout.whole_crc64(shard, crc64nvme(valid(shard)))).collect();
     }
     let mut chunk_crc64 = crc64nvme(&[]);
-    for shard in 0..k {
+    for (shard, &whole_crc64) in shard_crc64s[..k].iter().enumerate() {
         let bytes = valid(shard);
         if !bytes.is_empty() {
             // Only the last shard that has any bytes can end in a pad.
-            let crc64 = if bytes.len() == shard_bytes { shard_crc64s[shard] } else { crc64nvme(bytes) };
+            let crc64 = if bytes.len() == shard_bytes { whole_crc64 } else { crc64nvme(bytes) };
             chunk_crc64 = crc64nvme_combine(chunk_crc64, crc64, bytes.len() as u64);
         }
     }
