@@ -95,6 +95,7 @@ impl From<TablesError> for Error {
             TablesError::BadRow(_) | TablesError::Unreadable { .. } => ErrorKind::InternalError,
             TablesError::Kv(KvError::Conflict | KvError::TooOld | KvError::Busy) => ErrorKind::SlowDown,
             TablesError::Kv(KvError::CommitUnknown | KvError::Closed) => ErrorKind::ServiceUnavailable,
+            TablesError::Kv(KvError::NoSpace) => ErrorKind::InsufficientStorage,
             TablesError::Kv(_) => ErrorKind::InternalError,
         };
         if kind == ErrorKind::InternalError {

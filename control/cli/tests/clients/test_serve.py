@@ -147,6 +147,81 @@ def test_a_full_disk_refuses_reads_on_and_recovers(start_store):
         assert hashlib.md5(s3.get_object(Bucket="full", Key=key)["Body"].read()).hexdigest() == digest
 
 
+@pytest.fixture
+def small_file_system(folder):
+    """A file system of 900 MB that nothing else writes to. Needs the right to mount, which CI has."""
+    place = folder / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900m", "tmpfs", place], capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"not run: this user may not mount: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_full_file_system_refuses_reads_deletes_and_recovers(small_file_system, start_store):
+    """Filled by us, then by somebody else, metadata and log included."""
+    store = Store(small_file_system, 1, "--garbage-grace-seconds", 0)
+    try:
+        store.start()
+        s3 = store.client()
+        s3.create_bucket(Bucket="full")
+        kept = {}
+
+        def put(key, size):
+            data = os.urandom(size)
+            s3.put_object(Bucket="full", Key=key, Body=data)
+            kept[key] = data
+
+        def read_all():
+            for key, data in kept.items():
+                assert s3.get_object(Bucket="full", Key=key)["Body"].read() == data
+
+        def put_when_there_is_room(key, size):
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    return put(key, size)
+                except botocore.exceptions.ClientError as error:
+                    assert error.response["ResponseMetadata"]["HTTPStatusCode"] in (503, 507)
+                    assert time.monotonic() < deadline, "space that was freed is not used again"
+                    time.sleep(0.3)
+
+        with refused() as error:
+            for number in range(400):
+                put(f"k{number}", 4 * MIB)
+        assert code_of(error) == "InsufficientStorage" and len(kept) > 50
+        read_all()
+        for key in list(kept)[: len(kept) * 3 // 4]:
+            s3.delete_object(Bucket="full", Key=key)
+            del kept[key]
+        put_when_there_is_room("again", 4 * MIB)
+
+        filler = small_file_system / "filler"
+        with open(filler, "wb") as out, pytest.raises(OSError):
+            while True:
+                out.write(bytes(MIB))
+                out.flush()
+        for number in range(50):
+            with refused() as error:
+                put(f"small{number}", 1000)
+            assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] in (503, 507)
+        read_all()
+        victim = next(iter(kept))
+        s3.delete_object(Bucket="full", Key=victim)
+        del kept[victim]
+        filler.unlink()
+        put_when_there_is_room("later", 1000)
+        read_all()
+        listed = {row["Key"] for row in s3.list_objects_v2(Bucket="full")["Contents"]}
+        assert listed == set(kept), "what was refused is not there"
+        assert store.server.stop() == 0
+        store.start()
+        read_all()
+    finally:
+        store.server.kill()
+
+
 def test_ten_gib_there_and_back_in_300_mb(start_store):
     """A PUT and a GET of 10 GiB (two parts of 5 GiB, the largest S3 has) with bounded memory."""
     from test_boto3 import Pattern

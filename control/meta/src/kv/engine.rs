@@ -11,6 +11,17 @@ use super::KvError;
 /// Rows to write (`Some`) and to remove (`None`): ascending keys, each at most once.
 pub(crate) type Batch = Vec<(Bytes, Option<Bytes>)>;
 
+/// How much room an engine's device has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Enough for any batch.
+    Plenty,
+    /// What was kept back: for transactions that make room, and no others.
+    Reserve,
+    /// Not even that.
+    None,
+}
+
 /// An ordered store of rows with snapshots.
 pub(crate) trait Engine: Send + Sync + 'static {
     /// What a snapshot is.
@@ -23,6 +34,8 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// The state after the last applied batch. Sees every batch whose [`Engine::apply`] has returned, and every batch
     /// whole or not at all.
     fn snapshot(&self) -> Self::Snapshot;
+    /// How much room there is for the next batch. Asked before each.
+    fn room(&self) -> Room;
     /// Applies a batch. When it returns, the batch is durable and visible. After an error it may or may not be there
     /// when the store is next opened, and the caller applies no further batch.
     fn apply(&self, version: u64, batch: Batch) -> Result<(), KvError>;

@@ -51,6 +51,9 @@ pub enum KvError {
     /// The commit queue is full. Nothing was written.
     #[error("the store is busy: its commit queue is full")]
     Busy,
+    /// The disk is full, but for what is kept back for transactions that make room. Nothing was written.
+    #[error("the disk that holds the metadata is full: delete objects, or make room on it; reads go on")]
+    NoSpace,
     /// The engine failed in a way that trying again will not mend.
     #[error("the storage engine failed: {0}")]
     Engine(String),

@@ -148,6 +148,10 @@ impl Transaction for FaultyTransaction {
         self.inner.set_versionstamped(prefix, suffix, value)
     }
 
+    fn makes_room(&mut self) {
+        self.inner.makes_room();
+    }
+
     fn is_read_only(&self) -> bool {
         self.inner.is_read_only()
     }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
-use super::engine::{Batch, Engine, EngineSnapshot};
+use super::engine::{Batch, Engine, EngineSnapshot, Room};
 use super::occ::{OccOptions, OccStore};
 use super::{Kv, KvError, StoreStats, Transaction};
 
@@ -99,6 +99,10 @@ impl Engine for MemEngine {
         let version = rows.version;
         *self.live.lock().entry(version).or_insert(0) += 1;
         MemSnapshot { version, rows: Arc::clone(&self.rows), live: Arc::clone(&self.live) }
+    }
+
+    fn room(&self) -> Room {
+        Room::Plenty
     }
 
     fn apply(&self, version: u64, batch: Batch) -> Result<(), KvError> {

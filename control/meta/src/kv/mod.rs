@@ -168,6 +168,9 @@ pub trait Transaction: Send {
     fn atomic_add(&mut self, key: &[u8], delta: i64) -> Result<(), KvError>;
     /// Writes the row `prefix + CommitVersion::to_bytes + suffix`. Applied after the transaction's other writes.
     fn set_versionstamped(&mut self, prefix: &[u8], suffix: &[u8], value: &[u8]) -> Result<(), KvError>;
+    /// Says that this transaction is what gives room back (a delete, a collection): it is still committed when the disk
+    /// is so full that others get [`KvError::NoSpace`].
+    fn makes_room(&mut self);
     /// Whether nothing has been written so far.
     fn is_read_only(&self) -> bool;
     /// Makes the writes durable and visible, all or none. A transaction that wrote nothing always succeeds; its reads

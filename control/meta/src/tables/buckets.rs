@@ -80,6 +80,7 @@ impl Tables {
     /// store's.
     pub async fn delete_bucket(&self, name: &str) -> Result<()> {
         transaction!(self, |txn| {
+            txn.makes_room();
             let key = keys::bucket(name);
             let row: BucketRow = read(txn, &key).await?.ok_or(TablesError::NoSuchBucket)?;
             // Reads of ranges: an object that is committed meanwhile, or whose commit read the bucket's row, conflicts.

@@ -81,6 +81,7 @@ impl Tables {
     pub async fn abort_writes(&self, writes: &[DataId], now_unix_ms: u64) -> Result<()> {
         for batch in writes.chunks(EXPIRED_PER_TRANSACTION_MAX) {
             transaction!(self, |txn| {
+                txn.makes_room();
                 for data in batch {
                     condemn(txn, *data, None, now_unix_ms).await?;
                 }
@@ -148,6 +149,7 @@ impl Tables {
     pub async fn finish_garbage(&self, token: &GarbageToken) -> Result<()> {
         let key = keys::garbage(token.not_before_unix_ms, token.data);
         transaction!(self, |txn, key| {
+            txn.makes_room();
             if txn.get(key).await?.is_none() {
                 return Ok(());
             }
@@ -237,6 +239,7 @@ impl Tables {
         // Lists one by one: each clears up to 10,000 rows.
         for batch in expired.chunks(EXPIRED_PER_TRANSACTION_MAX).chain(lists.chunks(1)) {
             transaction!(self, |txn| {
+                txn.makes_room();
                 for data in batch {
                     condemn(txn, *data, Some(now_unix_ms), now_unix_ms).await?;
                 }
@@ -251,6 +254,7 @@ impl Tables {
     async fn expand(&self, key: &[u8]) -> Result<()> {
         let (not_before, id) = keys::parse_garbage(key).ok_or_else(unreadable)?;
         transaction!(self, |txn| {
+            txn.makes_room();
             match read::<GarbageList>(txn, key).await? {
                 Some(GarbageList::Parts { next, count }) => {
                     let row_key = keys::part_list(id, next);

@@ -74,6 +74,7 @@ impl Tables {
     ) -> Result<bool> {
         let object_key = keys::object(bucket.id, key)?;
         transaction!(self, |txn, object_key| {
+            txn.makes_room();
             let Some(old) = current(txn, bucket, object_key, preconditions).await? else { return Ok(false) };
             garbage::discard_layout(txn, &old.layout, garbage_not_before_unix_ms)?;
             txn.clear(object_key)?;

@@ -233,6 +233,7 @@ impl Tables {
         let upload = keys::upload_key(upload_id).ok_or(TablesError::NoSuchUpload)?;
         let upload_row = keys::upload(bucket_id, key, &upload)?;
         transaction!(self, |txn, upload, upload_row| {
+            txn.makes_room();
             if txn.get(upload_row).await?.is_none() {
                 return Err(TablesError::NoSuchUpload);
             }

@@ -7,11 +7,12 @@
 //! Reads run on the caller's thread: nearly all come from memory (memtable, block cache, page cache) in a few
 //! microseconds, less than a trip to another thread costs. A cold read blocks that thread for one device read.
 //!
-//! **Layout** of the directory: `rows/` is fjall's, `witness` is ours.
+//! **Layout** of the directory: `rows/` is fjall's, `witness` and `reserve` ([`room`]) are ours.
 //!
 //! **How it fails.** Opening is refused with an error that says what was lost. A read of a damaged row is
 //! [`KvError::Corrupt`]. A failed batch or fsync closes the store for commits; reads go on.
 
+mod room;
 mod row;
 mod sequence;
 mod witness;
@@ -24,10 +25,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Readable, Snapshot};
 
-use super::engine::{Batch, Engine, EngineSnapshot};
+use super::engine::{Batch, Engine, EngineSnapshot, Room};
 use super::occ::{OccOptions, OccStore};
 use super::transact::TOKEN_PREFIX;
 use super::{Kv, KvError, StoreStats, Transaction, prefix_end};
+use room::RoomKeeper;
 use sequence::RingCheck;
 #[cfg(test)]
 pub(crate) use sequence::ring_key;
@@ -113,6 +115,7 @@ pub(crate) struct FjallEngine {
     database: Database,
     rows: Keyspace,
     witness: Witness,
+    keeper: RoomKeeper,
     opened_at: u64,
 }
 
@@ -136,6 +139,7 @@ impl FjallEngine {
         std::fs::create_dir_all(directory).map_err(|error| engine_error("can't create the directory", error))?;
         let witness_path = directory.join("witness");
         let testimony = Witness::read(&witness_path).map_err(|error| engine_error("can't read the witness", error))?;
+        let keeper = RoomKeeper::new(directory);
         let (database, rows) = open_database(directory.join("rows"), options)?;
         let snapshot = FjallSnapshot { snapshot: database.snapshot(), rows: rows.clone() };
         let last = last_sequence(&snapshot)?;
@@ -143,7 +147,7 @@ impl FjallEngine {
         check_ring(&snapshot, last)?;
         let witness =
             Witness::establish(&witness_path, last).map_err(|error| engine_error("can't write the witness", error))?;
-        let mut engine = Self { database, rows, witness, opened_at: last };
+        let mut engine = Self { database, rows, witness, keeper, opened_at: last };
         engine.remove_tokens(&snapshot)?;
         Ok(engine)
     }
@@ -244,6 +248,10 @@ impl Engine for FjallEngine {
 
     fn snapshot(&self) -> FjallSnapshot {
         FjallSnapshot { snapshot: self.database.snapshot(), rows: self.rows.clone() }
+    }
+
+    fn room(&self) -> Room {
+        self.keeper.room()
     }
 
     fn apply(&self, version: u64, rows: Batch) -> Result<(), KvError> {

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use super::buffer::{Pending, Stamped, WriteBuffer, counter, counter_bytes};
 use super::resolver::{ReadSet, Resolver};
 use super::{OccOptions, Shared};
-use crate::kv::engine::{Engine, EngineSnapshot};
+use crate::kv::engine::{Engine, EngineSnapshot, Room};
 use crate::kv::{CLEARED_ROWS_MAX, CommitVersion, KvError};
 
 /// Most bytes written by one group.
@@ -32,6 +32,7 @@ pub(super) struct CommitRequest {
     pub(super) began: Instant,
     pub(super) reads: ReadSet,
     pub(super) writes: WriteBuffer,
+    pub(super) makes_room: bool,
     pub(super) reply: oneshot::Sender<Result<CommitVersion, KvError>>,
 }
 
@@ -107,12 +108,15 @@ impl<E: Engine> Committer<E> {
         let mut base = Base { engine: &shared.engine, snapshot: None };
         let mut overlay = Overlay::new();
         let mut accepted = Vec::with_capacity(group.len());
+        let room = shared.engine.room();
         for request in group {
-            let CommitRequest { read_version, began, reads, writes, reply } = request;
+            let CommitRequest { read_version, began, reads, writes, makes_room, reply } = request;
             // A group has at most GROUP_COMMIT_OPERATIONS_MAX members (each writes something), which fits.
             let at = CommitVersion { version, order: accepted.len() as u16 };
-            let effects =
-                self.judge(read_version, began, &reads).and_then(|()| effects(writes, at, &overlay, &mut base));
+            let effects = self
+                .judge(read_version, began, &reads)
+                .and_then(|()| admit(room, makes_room))
+                .and_then(|()| effects(writes, at, &overlay, &mut base));
             match effects {
                 Ok(effects) => {
                     for (key, value) in effects {
@@ -165,6 +169,16 @@ impl<E: Engine> Committer<E> {
             return Err(KvError::TooOld);
         }
         self.resolver.validate(read_version, reads)
+    }
+}
+
+/// Refuses before the engine is touched what a full disk would fail in the middle of: after a failed batch the store
+/// takes no commit any more, after a refusal it goes on as soon as there is room.
+fn admit(room: Room, makes_room: bool) -> Result<(), KvError> {
+    match room {
+        Room::Plenty => Ok(()),
+        Room::Reserve if makes_room => Ok(()),
+        Room::Reserve | Room::None => Err(KvError::NoSpace),
     }
 }
 

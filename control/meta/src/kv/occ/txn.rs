@@ -28,6 +28,7 @@ pub(super) struct OccTransaction<E: Engine> {
     began: Instant,
     reads: ReadSet,
     writes: WriteBuffer,
+    makes_room: bool,
 }
 
 impl<E: Engine> OccTransaction<E> {
@@ -38,7 +39,8 @@ impl<E: Engine> OccTransaction<E> {
         read_version: u64,
         began: Instant,
     ) -> Self {
-        Self { shared, queue, snapshot, read_version, began, reads: ReadSet::default(), writes: WriteBuffer::default() }
+        let (reads, writes) = (ReadSet::default(), WriteBuffer::default());
+        Self { shared, queue, snapshot, read_version, began, reads, writes, makes_room: false }
     }
 
     fn check_age(&self) -> Result<(), KvError> {
@@ -234,19 +236,23 @@ impl<E: Engine> Transaction for OccTransaction<E> {
         self.writes.set_versionstamped(prefix, suffix, value)
     }
 
+    fn makes_room(&mut self) {
+        self.makes_room = true;
+    }
+
     fn is_read_only(&self) -> bool {
         self.writes.is_empty()
     }
 
     async fn commit(self: Box<Self>) -> Result<CommitVersion, KvError> {
-        let Self { shared, queue, snapshot, read_version, began, reads, writes } = *self;
+        let Self { shared, queue, snapshot, read_version, began, reads, writes, makes_room } = *self;
         // The engine need not keep this version any longer.
         drop(snapshot);
         if writes.is_empty() {
             return Ok(CommitVersion { version: read_version, order: 0 });
         }
         let (reply, committed) = oneshot::channel();
-        shared.submit(&queue, Box::new(CommitRequest { read_version, began, reads, writes, reply }))?;
+        shared.submit(&queue, Box::new(CommitRequest { read_version, began, reads, writes, makes_room, reply }))?;
         outcome(committed).await
     }
 }

@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::LONG;
 use crate::kv::disk::FjallEngine;
-use crate::kv::engine::{Batch, Engine};
+use crate::kv::engine::{Batch, Engine, Room};
 use crate::kv::mem::MemEngine;
 use crate::kv::occ::{OccOptions, OccStore};
 use crate::kv::{FjallOptions, Kv, KvError, MemKv, RangeRead, StoreStats, Transaction};
@@ -20,12 +20,13 @@ struct Gated<E> {
     opened: Condvar,
     fails: AtomicBool,
     batches: AtomicUsize,
+    room: Mutex<Room>,
 }
 
 impl<E: Engine> Gated<E> {
     fn new(inner: E, open: bool) -> Self {
         let (fails, batches) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self { inner, open: Mutex::new(open), opened: Condvar::new(), fails, batches }
+        Self { inner, open: Mutex::new(open), opened: Condvar::new(), fails, batches, room: Mutex::new(Room::Plenty) }
     }
 
     fn open(&self) {
@@ -45,6 +46,9 @@ impl<E: Engine> Engine for Gated<E> {
     }
     fn snapshot(&self) -> E::Snapshot {
         self.inner.snapshot()
+    }
+    fn room(&self) -> Room {
+        *self.room.lock()
     }
     fn apply(&self, version: u64, batch: Batch) -> Result<(), KvError> {
         self.batches.fetch_add(1, Ordering::SeqCst);
@@ -102,6 +106,38 @@ async fn fjall_transactions_that_come_together_share_a_batch() {
     let directory = tempfile::tempdir().unwrap();
     let engine = FjallEngine::open(directory.path(), FjallOptions::default()).unwrap();
     transactions_that_come_together_share_a_batch(engine).await;
+}
+
+/// A full disk refuses in time, deletes excepted, and is forgotten when there is room.
+#[tokio::test]
+async fn without_room_only_what_makes_room_is_committed() {
+    let store = Arc::new(OccStore::start(Gated::new(MemEngine::default(), true), OPTIONS).unwrap());
+    let commit = async |key: &[u8], makes_room: bool| {
+        let mut txn = store.begin().unwrap();
+        txn.set(key, b"value").unwrap();
+        if makes_room {
+            txn.makes_room();
+        }
+        txn.commit().await.map(|_| ())
+    };
+    for (room, ordinary, making_room) in [
+        (Room::Plenty, Ok(()), Ok(())),
+        (Room::Reserve, Err(KvError::NoSpace), Ok(())),
+        (Room::None, Err(KvError::NoSpace), Err(KvError::NoSpace)),
+        (Room::Plenty, Ok(()), Ok(())),
+    ] {
+        *store.engine().room.lock() = room;
+        let before = store.engine().batches.load(Ordering::SeqCst);
+        assert_eq!(commit(b"a", false).await, ordinary, "{room:?}");
+        assert_eq!(commit(b"b", true).await, making_room, "{room:?}");
+        let batches = store.engine().batches.load(Ordering::SeqCst) - before;
+        assert_eq!(
+            batches,
+            usize::from(ordinary.is_ok()) + usize::from(making_room.is_ok()),
+            "refused before the engine"
+        );
+        assert_eq!(store.begin().unwrap().get(b"a").await.unwrap().as_deref(), Some(&b"value"[..]), "reads go on");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -285,6 +285,10 @@ impl Transaction for ForgetfulTransaction {
     fn set_versionstamped(&mut self, prefix: &[u8], suffix: &[u8], value: &[u8]) -> Result<(), KvError> {
         self.0.set_versionstamped(prefix, suffix, value)
     }
+    fn makes_room(&mut self) {
+        self.0.makes_room();
+    }
+
     fn is_read_only(&self) -> bool {
         self.0.is_read_only()
     }
