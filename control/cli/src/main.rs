@@ -7,6 +7,7 @@ mod config;
 mod identity;
 mod run;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -27,7 +28,7 @@ impl Fatal {
 
 /// What is logged unless `PENSTOCK_LOG` says otherwise. s3s is silent: it takes every client's mistake for an error, and
 /// writes signatures down; control/s3 logs each request itself.
-const DEFAULT_LOG: &str = "info,s3s=off";
+const DEFAULT_LOG: &str = "info,s3s=off,fjall=warn,lsm_tree=warn";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(DEFAULT_LOG)),
         )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         // A log that can't be written (its disk is full, its reader is gone) is no reason to fail a request: without
         // this the subscriber complains by eprintln!, which panics then.
         .log_internal_errors(false)
