@@ -98,7 +98,7 @@ pub(crate) struct GatewayParts {
 }
 
 /// The folder of the metadata within a gateway's directory.
-const META_FOLDER: &str = "meta";
+pub(crate) const META_FOLDER: &str = "meta";
 
 /// Opens the metadata and puts the gateway over it.
 pub(crate) async fn open_gateway(parts: GatewayParts) -> Result<Gateway, Fatal> {

@@ -101,10 +101,14 @@ fn write_secret_file(path: &Path, contents: &[u8]) -> Result<(), Fatal> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
+fn write_new_cluster_key(path: &Path) -> Result<(), Fatal> {
+    let key = hex::encode(random_bytes::<32>()?);
+    write_secret_file(path, format!("{key}\n").as_bytes())
+}
+
 /// `penstock cluster-key`.
 pub(crate) fn make_cluster_key_file(path: &Path) -> Result<(), Fatal> {
-    let key = hex::encode(random_bytes::<32>()?);
-    write_secret_file(path, format!("{key}\n").as_bytes())?;
+    write_new_cluster_key(path)?;
     eprintln!(
         "{} holds the cluster's key: copy it to every machine of the cluster, readable by penstock alone",
         path.display()
@@ -131,7 +135,7 @@ pub(crate) fn read_cluster_key(path: &Path) -> Result<ClusterKey, Fatal> {
 /// Reads the cluster key at `path`, or makes it.
 pub(crate) fn read_or_make_cluster_key(path: &Path) -> Result<ClusterKey, Fatal> {
     if !path.exists() {
-        write_secret_file(path, format!("{}\n", hex::encode(random_bytes::<32>()?)).as_bytes())?;
+        write_new_cluster_key(path)?;
     }
     read_cluster_key(path)
 }

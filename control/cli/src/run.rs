@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Fatal;
 use crate::arguments::{GatewayArguments, NodeArguments, Serve};
-use crate::assemble::{self, DEVICE_FILE, GatewayParts, OpenNode, RootOnly};
+use crate::assemble::{self, DEVICE_FILE, GatewayParts, META_FOLDER, OpenNode, RootOnly};
 use crate::config::{Config, code_for};
 use crate::identity::{RootCredentials, read_cluster_key, read_or_make_cluster_key};
 
@@ -35,16 +35,16 @@ fn until_told_to_stop() -> Result<CancellationToken, Fatal> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| Fatal::doing("listening for SIGINT", error))?;
     let told = token.clone();
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        let mut signalled = async || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        signalled().await;
         tracing::info!("stopping: requests in flight are finished first; once more to stop at once");
         told.cancel();
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        signalled().await;
         std::process::exit(130);
     });
     Ok(token)
@@ -53,25 +53,8 @@ fn until_told_to_stop() -> Result<CancellationToken, Fatal> {
 /// Connections that the kernel keeps for us while all hands are busy.
 const ACCEPT_BACKLOG: u32 = 1024;
 
-/// Takes the address, so that a taken one is noticed before anything is opened; nobody can connect until `listen`.
 fn take_address(address: SocketAddr) -> Result<TcpSocket, Fatal> {
-    let take = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        Ok(socket)
-    };
-    take().map_err(|error: std::io::Error| {
-        let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "; another program has it: give another one with --listen, or stop that one"
-            }
-            std::io::ErrorKind::PermissionDenied => "; ports below 1024 need root",
-            std::io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
-            _ => "",
-        };
-        Fatal(format!("can't listen on {address}: {error}{hint}"))
-    })
+    penstock_s3::take_address(address).map_err(|error| Fatal(error.to_string()))
 }
 
 fn listen(socket: TcpSocket, address: SocketAddr) -> Result<TcpListener, Fatal> {
@@ -133,7 +116,7 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Fatal> {
     let engine = assemble::engine(&arguments.tuning.engine)?;
     let pool = assemble::pool(arguments.tuning.node_buffers.0, "the nodes' buffers")?;
 
-    let existing = arguments.data.join(METADATA_FOLDER).exists();
+    let existing = arguments.data.join(META_FOLDER).exists();
     let opening = (0..arguments.nodes).map(|number| {
         let id = NodeId(number);
         let folder = arguments.data.join(id.to_string());
@@ -181,8 +164,6 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Fatal> {
     }
     served
 }
-
-const METADATA_FOLDER: &str = "meta";
 
 /// Awaits all, concurrently, and gives their results in order.
 async fn futures_in_order<F: Future<Output = T> + Send + 'static, T: Send + 'static>(

@@ -28,4 +28,4 @@ mod wire;
 mod xml;
 
 pub use options::{Credentials, FrontOptions, Secret};
-pub use server::{bind, serve};
+pub use server::{serve, take_address};

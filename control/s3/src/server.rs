@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use penstock_gateway::Gateway;
 use penstock_proto::limits;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -47,12 +48,20 @@ pub(crate) struct Front {
     authenticator: Authenticator,
 }
 
-/// Listens on `address` (`host:port`).
+/// Takes `address` without listening yet, so that a taken one is noticed before anything else is opened and nobody can
+/// connect before there is somebody to answer.
 ///
 /// # Errors
-/// Those of the operating system, with the address and what to do in their text.
-pub async fn bind(address: &str) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
+/// The operating system's, in words that name the address and say what to do.
+pub fn take_address(address: SocketAddr) -> io::Result<TcpSocket> {
+    let take = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A store that is started again at once finds connections of the one before that are still ending.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(socket)
+    };
+    take().map_err(|error: io::Error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => {
                 ": another program listens there (another penstock?); stop it or choose another address"

@@ -231,7 +231,7 @@ async fn shutdown_does_not_wait_forever() {
 #[tokio::test]
 async fn an_address_that_is_taken_is_said_clearly() {
     let house = House::new().await;
-    let error = penstock_s3::bind(&house.address.to_string()).await.unwrap_err();
+    let error = penstock_s3::take_address(house.address).unwrap_err();
     let text = error.to_string();
     assert!(text.contains(&house.address.to_string()) && text.contains("another program listens there"), "{text}");
     // The signer of these tests is not what makes requests good.

@@ -15,6 +15,7 @@ use penstock_s3::{Credentials, FrontOptions, Secret, serve};
 use penstock_store::{ShardStore, StoreOptions};
 use penstock_transport::MemTransport;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -95,7 +96,7 @@ impl House {
             GatewayOptions { garbage_interval: None, buffers: Some(pool), ..GatewayOptions::new(code, map, key) };
         let gateway = Gateway::new(Arc::new(MemKv::new()), executor, clock.clone(), gateway_options);
         gateway.create_bucket(BUCKET, "").await.unwrap();
-        let listener = penstock_s3::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(serve(listener, gateway.clone(), Arc::new(OneKey), options, shutdown.clone()));
