@@ -7,6 +7,8 @@ use bytes::Bytes;
 use futures::Stream;
 use penstock_digest::{ChecksumAlgorithm, ChecksumValue};
 
+pub use penstock_meta::tables::BucketSetting;
+
 use crate::error::Error;
 
 /// Object bytes on their way in or out. An `Err` ends the stream and fails the operation.

@@ -92,6 +92,7 @@ impl From<TablesError> for Error {
             TablesError::WriteExpired { .. } => ErrorKind::ServiceUnavailable,
             TablesError::KeyLength => ErrorKind::KeyTooLongError,
             TablesError::RowTooLarge { .. } => ErrorKind::MetadataTooLarge,
+            TablesError::SettingTooLarge { .. } => ErrorKind::InvalidRequest,
             TablesError::BadRow(_) | TablesError::Unreadable { .. } => ErrorKind::InternalError,
             TablesError::Kv(KvError::Conflict | KvError::TooOld | KvError::Busy) => ErrorKind::SlowDown,
             TablesError::Kv(KvError::CommitUnknown | KvError::Closed) => ErrorKind::ServiceUnavailable,

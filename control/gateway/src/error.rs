@@ -47,6 +47,8 @@ pub enum ErrorKind {
     InvalidPartOrder,
     /// 400: user metadata is larger than allowed.
     MetadataTooLarge,
+    /// 400: a tag, or a set of them, that breaks the rules.
+    InvalidTag,
     /// 400: an argument is out of range; the message names it.
     InvalidArgument,
     /// 400: the request contradicts itself; the message says how.

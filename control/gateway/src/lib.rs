@@ -19,6 +19,7 @@
 
 pub mod api;
 mod body;
+mod bucket_settings;
 mod buckets;
 mod checksums;
 mod conditions;
@@ -36,6 +37,7 @@ mod options;
 mod pending;
 mod ranges;
 mod read;
+pub mod tags;
 mod write;
 
 pub use garbage::Collected;

@@ -171,6 +171,7 @@ fn code_of(kind: ErrorKind) -> (&'static str, u16) {
         K::InvalidPart => ("InvalidPart", 400),
         K::InvalidPartOrder => ("InvalidPartOrder", 400),
         K::MetadataTooLarge => ("MetadataTooLarge", 400),
+        K::InvalidTag => ("InvalidTag", 400),
         K::InvalidArgument => ("InvalidArgument", 400),
         K::InvalidRequest => ("InvalidRequest", 400),
         K::RequestTimeout => ("RequestTimeout", 400),

@@ -20,6 +20,8 @@ impl Tables {
             name: name.to_owned(),
             created_unix_ms: now_unix_ms,
             region: region.to_owned(),
+            settings: 0,
+            settings_version: 0,
         };
         transaction!(self, |txn, row| {
             let key = keys::bucket(name);
@@ -88,6 +90,10 @@ impl Tables {
                 if !txn.get_range(RangeRead::prefix(&prefix).limit(1)).await?.rows.is_empty() {
                     return Err(TablesError::BucketNotEmpty);
                 }
+            }
+            if row.settings != 0 {
+                let settings = keys::bucket_settings(row.id);
+                txn.clear_range(&settings, &keys::past(&settings))?;
             }
             txn.atomic_add(&keys::counter(COUNTER), -1)?;
             Ok(txn.clear(&key)?)

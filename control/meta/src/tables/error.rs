@@ -49,6 +49,12 @@ pub enum TablesError {
         /// What fits.
         max: usize,
     },
+    /// A bucket setting is larger than [`super::BUCKET_SETTING_BYTES_MAX`].
+    #[error("a bucket setting of {bytes} bytes is too large, at most {} fit", super::BUCKET_SETTING_BYTES_MAX)]
+    SettingTooLarge {
+        /// Its length.
+        bytes: usize,
+    },
     /// The caller's row contradicts itself. A programmer's error.
     #[error("the caller's row makes no sense: {0}")]
     BadRow(&'static str),

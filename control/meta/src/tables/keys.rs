@@ -16,6 +16,8 @@ pub(super) const BUCKETS: u8 = b'B';
 pub(super) const COUNTERS: u8 = b'C';
 /// `G | not before, u64 | data id`.
 pub(super) const GARBAGE: u8 = b'G';
+/// `K | bucket id, u64 | kind, u16 | index, u32`.
+pub(super) const BUCKET_SETTINGS: u8 = b'K';
 /// `L | not before, u64 | id`.
 pub(super) const GARBAGE_LISTS: u8 = b'L';
 /// `M | data id | index, u32`.
@@ -63,6 +65,18 @@ pub(super) fn counter(name: &str) -> Vec<u8> {
 
 pub(super) fn setting(name: &str) -> Vec<u8> {
     key(SETTINGS, &[name.as_bytes()])
+}
+
+pub(super) fn bucket_settings(bucket: u64) -> Vec<u8> {
+    key(BUCKET_SETTINGS, &[&bucket.to_be_bytes()])
+}
+
+pub(super) fn bucket_setting(bucket: u64, kind: u16) -> Vec<u8> {
+    key(BUCKET_SETTINGS, &[&bucket.to_be_bytes(), &kind.to_be_bytes()])
+}
+
+pub(super) fn bucket_setting_chunk(bucket: u64, kind: u16, index: u32) -> Vec<u8> {
+    key(BUCKET_SETTINGS, &[&bucket.to_be_bytes(), &kind.to_be_bytes(), &index.to_be_bytes()])
 }
 
 pub(super) fn objects(bucket: u64) -> Vec<u8> {

@@ -54,6 +54,7 @@ macro_rules! transaction {
     }};
 }
 
+mod bucket_settings;
 mod buckets;
 mod error;
 mod garbage;
@@ -75,6 +76,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+pub use bucket_settings::{BUCKET_SETTING_BYTES_MAX, BucketSetting};
 pub use error::TablesError;
 pub use garbage::{GarbageToken, NewWrite};
 pub use listing::{ListPage, ListedUpload, UploadsPage};

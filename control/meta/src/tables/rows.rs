@@ -33,6 +33,11 @@ pub struct BucketRow {
     pub created_unix_ms: u64,
     /// The LocationConstraint it was made with; empty for none.
     pub region: String,
+    /// Which settings it has: bit `n` is the [`super::BucketSetting`] of number `n`. Their documents are in rows of
+    /// their own, so that the hot path reads none that is not there.
+    pub settings: u64,
+    /// Changes with every change of a setting: what was parsed from one may be kept by (bucket id, this).
+    pub settings_version: u64,
 }
 
 /// One stripe as it was stored.

@@ -9,4 +9,5 @@ mod listing;
 mod many_parts;
 mod races;
 mod send;
+mod settings;
 mod support;

@@ -17,7 +17,7 @@ use penstock_proto::limits;
 use percent_encoding::percent_decode_str;
 
 pub(crate) use self::tables::Op;
-use self::tables::{HEADERS, Rule};
+use self::tables::{HEADERS, On, Rule, SUB_RESOURCES};
 use crate::failure::Failure;
 use crate::options::FrontOptions;
 use crate::wire;
@@ -261,13 +261,20 @@ fn target(parts: &Parts, options: &FrontOptions) -> Result<Target, Failure> {
 /// The operation that method, target and the telling sub-resources name. Whether the rest of the query belongs to it is
 /// [`check_query`]'s question.
 fn operation(method: &Method, target: &Target, query: &Query, headers: &HeaderMap) -> Result<Op, Failure> {
+    let on = match target {
+        Target::Root => None,
+        Target::Bucket(_) => Some(On::Bucket),
+        Target::Object(..) => Some(On::Object),
+    };
+    let named =
+        SUB_RESOURCES.iter().find(|(of, by, key, _)| Some(*of) == on && *by == method.as_str() && query.has(key));
+    if let Some((.., op)) = named {
+        return Ok(*op);
+    }
     let copies = headers.contains_key("x-amz-copy-source");
     let part = query.has("partNumber") || query.has("uploadId");
     let op = match (target, method.as_str()) {
         (Target::Root, "GET") => Op::ListBuckets,
-        (Target::Bucket(_), "GET") if query.has("location") => Op::GetBucketLocation,
-        (Target::Bucket(_), "GET") if query.has("versioning") => Op::GetBucketVersioning,
-        (Target::Bucket(_), "GET") if query.has("uploads") => Op::ListMultipartUploads,
         (Target::Bucket(_), "GET") => match query.get("list-type") {
             None => Op::ListObjects,
             Some("2") => Op::ListObjectsV2,
@@ -278,7 +285,6 @@ fn operation(method: &Method, target: &Target, query: &Query, headers: &HeaderMa
         (Target::Bucket(_), "HEAD") => Op::HeadBucket,
         (Target::Bucket(_), "PUT") => Op::CreateBucket,
         (Target::Bucket(_), "DELETE") => Op::DeleteBucket,
-        (Target::Bucket(_), "POST") if query.has("delete") => Op::DeleteObjects,
         (Target::Object(..), "GET") if query.has("uploadId") => Op::ListParts,
         (Target::Object(..), "GET") => Op::GetObject,
         (Target::Object(..), "HEAD") => Op::HeadObject,
@@ -290,7 +296,6 @@ fn operation(method: &Method, target: &Target, query: &Query, headers: &HeaderMa
         },
         (Target::Object(..), "DELETE") if query.has("uploadId") => Op::AbortMultipartUpload,
         (Target::Object(..), "DELETE") => Op::DeleteObject,
-        (Target::Object(..), "POST") if query.has("uploads") => Op::CreateMultipartUpload,
         (Target::Object(..), "POST") if query.has("uploadId") => Op::CompleteMultipartUpload,
         _ => {
             // A sub-resource that is not ours says more about the request than its method.

@@ -63,7 +63,31 @@ operations! {
     CompleteMultipartUpload: ["uploadId"];
     AbortMultipartUpload: ["uploadId"];
     ListParts: ["uploadId", "max-parts", "part-number-marker"];
+    GetBucketTagging: ["tagging"];
+    PutBucketTagging: ["tagging"];
+    DeleteBucketTagging: ["tagging"];
 }
+
+/// What a sub-resource is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum On {
+    /// A bucket.
+    Bucket,
+    /// An object.
+    Object,
+}
+
+/// Operations that a method and one telling query key name. What is not here is in [`super::operation`].
+pub(crate) const SUB_RESOURCES: &[(On, &str, &str, Op)] = &[
+    (On::Bucket, "GET", "location", Op::GetBucketLocation),
+    (On::Bucket, "GET", "versioning", Op::GetBucketVersioning),
+    (On::Bucket, "GET", "uploads", Op::ListMultipartUploads),
+    (On::Bucket, "POST", "delete", Op::DeleteObjects),
+    (On::Bucket, "GET", "tagging", Op::GetBucketTagging),
+    (On::Bucket, "PUT", "tagging", Op::PutBucketTagging),
+    (On::Bucket, "DELETE", "tagging", Op::DeleteBucketTagging),
+    (On::Object, "POST", "uploads", Op::CreateMultipartUpload),
+];
 
 impl Op {
     /// Whether it stores `Content-Type` and the like, and `x-amz-meta-*`.
@@ -76,21 +100,15 @@ impl Op {
         matches!(self, Self::PutObject | Self::UploadPart)
     }
 
+    /// Whether its body is a document (XML or JSON), read as a whole.
+    pub(crate) fn takes_document(self) -> bool {
+        matches!(self, Self::CreateBucket | Self::DeleteObjects | Self::CompleteMultipartUpload)
+            || (self.name().starts_with("Put") && self != Self::PutObject)
+    }
+
     /// Whether it changes nothing.
-    const fn only_reads(self) -> bool {
-        matches!(
-            self,
-            Self::ListBuckets
-                | Self::HeadBucket
-                | Self::GetBucketLocation
-                | Self::GetBucketVersioning
-                | Self::ListObjects
-                | Self::ListObjectsV2
-                | Self::ListMultipartUploads
-                | Self::GetObject
-                | Self::HeadObject
-                | Self::ListParts
-        )
+    fn only_reads(self) -> bool {
+        ["Get", "Head", "List"].iter().any(|start| self.name().starts_with(start))
     }
 }
 
@@ -101,6 +119,8 @@ pub(crate) enum Ops {
     All,
     /// These.
     Of(&'static [Op]),
+    /// Those of which it is true.
+    If(fn(Op) -> bool),
 }
 
 impl Ops {
@@ -108,6 +128,7 @@ impl Ops {
     pub(crate) fn has(self, op: Op) -> bool {
         match self {
             Self::All => true,
+            Self::If(is) => is(op),
             Self::Of(ops) => ops.contains(&op),
         }
     }
@@ -145,8 +166,7 @@ const MAKES: Ops = Ops::Of(&[Op::PutObject, Op::CopyObject, Op::CreateMultipartU
 /// Operations whose body is object data.
 const BODY: Ops = Ops::Of(&[Op::PutObject, Op::UploadPart]);
 /// Operations with any body.
-const ANY_BODY: Ops =
-    Ops::Of(&[Op::PutObject, Op::UploadPart, Op::CreateBucket, Op::DeleteObjects, Op::CompleteMultipartUpload]);
+const ANY_BODY: Ops = Ops::If(|op| op.takes_object_body() || op.takes_document());
 /// Operations that take a checksum of a body, or (Complete) of the object.
 const CHECKSUM: Ops = ANY_BODY;
 /// Operations that read from another object.

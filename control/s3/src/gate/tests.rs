@@ -48,23 +48,23 @@ fn plainest(op: Op) -> (&'static str, &'static str, Vec<(&'static str, &'static 
         Op::CreateBucket => ("PUT", "/bucket", vec![]),
         Op::HeadBucket => ("HEAD", "/bucket", vec![]),
         Op::DeleteBucket => ("DELETE", "/bucket", vec![]),
-        Op::GetBucketLocation => ("GET", "/bucket?location", vec![]),
-        Op::GetBucketVersioning => ("GET", "/bucket?versioning", vec![]),
         Op::ListObjects => ("GET", "/bucket", vec![]),
         Op::ListObjectsV2 => ("GET", "/bucket?list-type=2", vec![]),
-        Op::DeleteObjects => ("POST", "/bucket?delete", vec![]),
-        Op::ListMultipartUploads => ("GET", "/bucket?uploads", vec![]),
         Op::PutObject => ("PUT", "/bucket/key", vec![]),
         Op::CopyObject => ("PUT", "/bucket/key", copy),
         Op::GetObject => ("GET", "/bucket/key", vec![]),
         Op::HeadObject => ("HEAD", "/bucket/key", vec![]),
         Op::DeleteObject => ("DELETE", "/bucket/key", vec![]),
-        Op::CreateMultipartUpload => ("POST", "/bucket/key?uploads", vec![]),
         Op::UploadPart => ("PUT", "/bucket/key?partNumber=1&uploadId=u", vec![]),
         Op::UploadPartCopy => ("PUT", "/bucket/key?partNumber=1&uploadId=u", copy),
         Op::CompleteMultipartUpload => ("POST", "/bucket/key?uploadId=u", vec![]),
         Op::AbortMultipartUpload => ("DELETE", "/bucket/key?uploadId=u", vec![]),
         Op::ListParts => ("GET", "/bucket/key?uploadId=u", vec![]),
+        _ => {
+            let (on, method, key, _) = SUB_RESOURCES.iter().find(|(.., named)| *named == op).unwrap();
+            let path = if *on == On::Bucket { "/bucket" } else { "/bucket/key" };
+            (method, format!("{path}?{key}").leak(), vec![])
+        }
     }
 }
 

@@ -7,7 +7,9 @@ mod digests;
 mod list;
 mod multipart;
 mod object;
+mod settings;
 mod slow;
+mod tagging;
 
 use std::sync::Arc;
 
@@ -64,6 +66,9 @@ pub(crate) async fn run(op: Op, call: Call) -> Result<Answer, Failure> {
         Op::AbortMultipartUpload => multipart::abort(call).await,
         Op::ListParts => multipart::list_parts(call).await,
         Op::ListMultipartUploads => multipart::list_uploads(call).await,
+        Op::GetBucketTagging => settings::get(call, &tagging::OF_BUCKET).await,
+        Op::PutBucketTagging => settings::put(call, &tagging::OF_BUCKET).await,
+        Op::DeleteBucketTagging => settings::delete(call, &tagging::OF_BUCKET).await,
     }
 }
 

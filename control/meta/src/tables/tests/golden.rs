@@ -5,8 +5,8 @@ use penstock_proto::{DataId, NodeId};
 use super::support::{data_row, manifest, object_row, part_row};
 use crate::tables::rows::{GarbageEntry, GarbageList, Row, WriteKind, WriteRow, decode, decode_listed, encode};
 use crate::tables::{
-    BucketRow, ChecksumRow, HeadersRow, Layout, ManifestPlace, ObjectRow, PartListRow, PartRow, PartSpan, RepairRow,
-    TablesError, UploadRow, keys,
+    BucketRow, BucketSetting, ChecksumRow, HeadersRow, Layout, ManifestPlace, ObjectRow, PartListRow, PartRow,
+    PartSpan, RepairRow, TablesError, UploadRow, keys,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -26,6 +26,17 @@ fn golden<R: Row + PartialEq + std::fmt::Debug>(row: &R, expected: &str) {
     newer[0] = 2;
     let error = decode::<R>(&newer).unwrap_err().to_string();
     assert!(error.contains("version 2"), "{error}");
+}
+
+fn bucket_row() -> BucketRow {
+    BucketRow {
+        id: 300,
+        name: "abc".into(),
+        created_unix_ms: 5,
+        region: "eu".into(),
+        settings: BucketSetting::Tagging.bit() | BucketSetting::Lifecycle.bit(),
+        settings_version: 300,
+    }
 }
 
 fn checksum() -> Option<ChecksumRow> {
@@ -58,7 +69,7 @@ fn object() -> ObjectRow {
 fn rows() {
     let data = data_row(DataId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10), 2).0;
     let in_rows = crate::tables::DataRow { manifest: ManifestPlace::Rows { count: 9 }, ..data.clone() };
-    golden(&BucketRow { id: 300, name: "abc".into(), created_unix_ms: 5, region: "eu".into() }, BUCKET);
+    golden(&bucket_row(), BUCKET);
     golden(&object(), OBJECT_PARTS);
     golden(&object_row("e", Layout::Empty), OBJECT_EMPTY);
     golden(&object_row("e", Layout::Single(in_rows.clone())), OBJECT_SINGLE);
@@ -93,7 +104,7 @@ fn rows() {
     golden(&RepairRow { nodes: vec![NodeId(1)], stripe }, REPAIR);
 }
 
-const BUCKET: &str = "01ac020361626305026575";
+const BUCKET: &str = "01ac0203616263050265758202ac02";
 const OBJECT_PARTS: &str =
     "0100046574616780d095ffbc31085354414e44415244010502aabb01020103010174000001016c0001016501016e01760101750207ac02";
 const OBJECT_EMPTY: &str = "0100016580d095ffbc31085354414e444152440000000000000000000000";
@@ -135,6 +146,7 @@ fn keys_have_golden_bytes() {
     let table = [
         (keys::bucket("ab"), "426162".to_owned()),
         (keys::counter("c"), "4363".into()),
+        (keys::bucket_setting_chunk(258, 8, 1), "4b0000000000000102000800000001".into()),
         (keys::garbage(258, id), format!("470000000000000102{ten}")),
         (keys::garbage_list(258, id), format!("4c0000000000000102{ten}")),
         (keys::manifest(id, 3), format!("4d{ten}00000003")),
