@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use penstock_buf::{BufPool, PoolOptions};
+use penstock_digest::HashScheduler;
 use penstock_executor::{Executor, ExecutorOptions};
 use penstock_gateway::{Gateway, GatewayOptions};
 use penstock_meta::kv::FjallKv;
@@ -112,7 +113,11 @@ pub(crate) async fn open_gateway(parts: GatewayParts) -> Result<Gateway, Fatal> 
     .map_err(|error| Fatal::doing(format!("metadata in {}", folder.display()), error))?;
     let pool = pool(parts.buffers_bytes, "the gateway's buffers")?;
     let executor = Executor::new(parts.messenger, pool.clone(), ExecutorOptions::default());
+    // One for the process: all of its requests share lanes.
+    let hashes = HashScheduler::from_env().map_err(|error| Fatal::doing("choosing the hash kernels", error))?;
+    tracing::info!(tier = hashes.tier().name(), "bodies are hashed in lanes");
     let options = GatewayOptions {
+        hashes: Some(hashes),
         garbage_grace_ms: parts.garbage_grace_seconds * 1000,
         buffers: Some(pool),
         ..GatewayOptions::new(parts.code, parts.cluster_map, parts.cluster_key)

@@ -127,6 +127,9 @@ pub struct BodyDigests {
     pub trailing: Option<TrailingChecksum>,
     /// An algorithm to compute and store though no value was sent (`x-amz-sdk-checksum-algorithm` alone).
     pub compute: Option<ChecksumAlgorithm>,
+    /// The SHA-256 that the request's signature covers (`x-amz-content-sha256`), where the body has still to be held
+    /// against it.
+    pub payload_sha256: Option<[u8; 32]>,
 }
 
 /// A checksum that comes after the body.

@@ -5,6 +5,7 @@ use penstock_meta::tables::ChecksumRow;
 
 use crate::api::{BodyDigests, ChecksumType, ObjectChecksum};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hashing::BodySums;
 
 /// The algorithm of objects whose client named none: it costs nothing, because the shards have it anyway.
 pub(crate) const DEFAULT: ChecksumAlgorithm = ChecksumAlgorithm::Crc64Nvme;
@@ -86,8 +87,16 @@ pub(crate) fn asked(digests: &BodyDigests, fallback: ChecksumAlgorithm) -> Resul
 /// Whether the body's digests are those that the request promised. Asks the trailer for its value.
 ///
 /// # Errors
-/// BadDigest, or the trailer's own error.
-pub(crate) fn verify(digests: &BodyDigests, md5: [u8; 16], computed: ChecksumValue) -> Result<()> {
+/// ContentSha256Mismatch, BadDigest, or the trailer's own error.
+pub(crate) fn verify(digests: &BodyDigests, sums: &BodySums) -> Result<()> {
+    let BodySums { md5, sha256, checksum: computed } = *sums;
+    // A hash that was promised and not computed is a mismatch, too.
+    if digests.payload_sha256.is_some() && digests.payload_sha256 != sha256 {
+        return Err(Error::new(
+            ErrorKind::ContentSha256Mismatch,
+            "The provided 'x-amz-content-sha256' header does not match what was computed.",
+        ));
+    }
     if digests.md5.is_some_and(|promised| promised != md5) {
         return Err(Error::new(ErrorKind::BadDigest, "The Content-MD5 you specified did not match what we received."));
     }
@@ -182,13 +191,18 @@ mod tests {
         let trailing = |result: Result<ChecksumValue>| {
             Some(TrailingChecksum { algorithm: ChecksumAlgorithm::Crc32, value: Arc::new(move || result.clone()) })
         };
-        let kind = |digests: BodyDigests| verify(&digests, [1; 16], good).map_err(|error| error.kind);
+        let sums = |sha256| BodySums { md5: [1; 16], sha256, checksum: good };
+        let kind = |digests: BodyDigests| verify(&digests, &sums(Some([3; 32]))).map_err(|error| error.kind);
         assert_eq!(kind(BodyDigests::default()), Ok(()));
         assert_eq!(kind(BodyDigests { md5: Some([1; 16]), checksum: Some(good), ..Default::default() }), Ok(()));
         assert_eq!(kind(BodyDigests { md5: Some([2; 16]), ..Default::default() }), Err(ErrorKind::BadDigest));
         assert_eq!(kind(BodyDigests { checksum: Some(bad), ..Default::default() }), Err(ErrorKind::BadDigest));
         assert_eq!(kind(BodyDigests { trailing: trailing(Ok(good)), ..Default::default() }), Ok(()));
         assert_eq!(kind(BodyDigests { trailing: trailing(Ok(bad)), ..Default::default() }), Err(ErrorKind::BadDigest));
+        let signed = |sha256| BodyDigests { payload_sha256: Some(sha256), ..Default::default() };
+        assert_eq!(kind(signed([3; 32])), Ok(()));
+        assert_eq!(kind(signed([4; 32])), Err(ErrorKind::ContentSha256Mismatch));
+        assert_eq!(verify(&signed([3; 32]), &sums(None)).unwrap_err().kind, ErrorKind::ContentSha256Mismatch);
         let missing = Err(Error::new(ErrorKind::InvalidRequest, "no trailer"));
         let got = kind(BodyDigests { trailing: trailing(missing), ..Default::default() });
         assert_eq!(got, Err(ErrorKind::InvalidRequest));

@@ -33,6 +33,8 @@ pub enum ErrorKind {
     InvalidPartNumber,
     /// 400: Content-MD5 or an x-amz-checksum of the request does not match the body.
     BadDigest,
+    /// 400: the body does not have the SHA-256 that the request's signature covers.
+    ContentSha256Mismatch,
     /// 400: a digest header that is not one.
     InvalidDigest,
     /// 400: the body ended before Content-Length.

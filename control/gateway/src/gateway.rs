@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use penstock_buf::{BufPool, PoolStats};
+use penstock_digest::{HashCounts, HashScheduler, HashTier};
 use penstock_executor::Executor;
 use penstock_meta::kv::Kv;
 use penstock_meta::tables::{BucketRow, Tables};
@@ -33,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) leases: Leases,
     pub(crate) pending: PendingPool,
     pub(crate) collector: Collector,
+    pub(crate) hashes: HashScheduler,
     admission: Arc<Semaphore>,
     open_streams: Arc<AtomicUsize>,
     puts: Arc<AtomicUsize>,
@@ -86,7 +88,9 @@ impl Gateway {
     /// A gateway over this metadata and these nodes ([`GatewayOptions::check`] says whether they can hold the code).
     /// Starts its background tasks on the current tokio runtime.
     pub fn new(kv: Arc<dyn Kv>, executor: Executor, clock: Arc<dyn Clock>, options: GatewayOptions) -> Self {
+        let own = || HashScheduler::new(HashTier::detect(), HashScheduler::workers_default());
         let inner = Arc::new(Inner {
+            hashes: options.hashes.clone().unwrap_or_else(own),
             tables: Tables::new(kv),
             executor,
             clock,
@@ -102,6 +106,11 @@ impl Gateway {
         });
         crate::garbage::start(&inner);
         Self { inner }
+    }
+
+    /// How bodies were hashed so far: how often alone, and how often how many together.
+    pub fn hash_counts(&self) -> HashCounts {
+        self.inner.hashes.counts()
     }
 
     /// Collects all garbage that is due now. For tests and for a shutdown that wants to leave nothing behind.

@@ -29,6 +29,7 @@ pub mod error;
 mod etag;
 mod garbage;
 mod gateway;
+mod hashing;
 mod leases;
 mod multipart;
 mod names;

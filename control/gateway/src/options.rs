@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use penstock_buf::BufPool;
+use penstock_digest::HashScheduler;
 use penstock_placement::{ClusterMap, PlacementError, place};
 use penstock_proto::ClusterKey;
 use penstock_proto::{Code, DataId, limits};
@@ -27,6 +28,9 @@ pub struct GatewayOptions {
     pub body_idle_timeout: Duration,
     /// The executor's buffers, for [`crate::Gateway::usage`] to count; the gateway takes none itself.
     pub buffers: Option<BufPool>,
+    /// What hashes bodies: one for a whole process, so that all of its requests share lanes. `None`: the gateway makes
+    /// one of its own.
+    pub hashes: Option<HashScheduler>,
 }
 
 impl GatewayOptions {
@@ -41,6 +45,7 @@ impl GatewayOptions {
             requests_in_flight_max: limits::REQUESTS_IN_FLIGHT_MAX,
             body_idle_timeout: limits::BODY_IDLE_TIMEOUT,
             buffers: None,
+            hashes: None,
         }
     }
 

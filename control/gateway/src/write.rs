@@ -1,8 +1,9 @@
 //! A body on its way to the nodes: cut into chunks, hashed, erasure-coded and stored as it comes.
 //!
-//! Three things overlap, each bounded: the next chunk fills from the client; the chunks before it are hashed, in order,
-//! off the async workers; and their stripes are encoded and stored. At most [`limits::PUT_CHUNKS_IN_FLIGHT`] chunks are
-//! hashed or stored at a time beside the one that fills, so a body takes that many buffers and one, however long it is.
+//! Three things overlap, each bounded: the next chunk fills from the client; the chunks before it are hashed, in order
+//! ([`crate::hashing`]); and their stripes are encoded and stored. A full chunk is sealed once, and hashed and stored at
+//! the same time from the same memory. At most [`limits::PUT_CHUNKS_IN_FLIGHT`] chunks are stored, and two hashed, at a
+//! time beside the one that fills, so a body takes that many buffers and one, however long it is.
 //!
 //! Nothing becomes visible here. What comes out is a [`DataRow`] for a metadata transaction, under a guard that turns
 //! it into garbage unless that commits.
@@ -11,14 +12,13 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use penstock_digest::{ChecksumAlgorithm, ChecksumHasher, ChecksumValue, Md5Hasher, crc64nvme_combine};
-use penstock_executor::{ChunkBuf, StripeTarget, StripeWritten};
+use penstock_digest::{ChecksumAlgorithm, ChecksumValue, crc64nvme_combine};
+use penstock_executor::{SealedChunk, StripeTarget, StripeWritten};
 use penstock_meta::tables::{DataRow, MANIFEST_STRIPES_MAX, ManifestPlace, ManifestRow, StripeRow};
 use penstock_placement::place;
 use penstock_proto::limits;
 use penstock_proto::{Capability, Rights};
 use penstock_proto::{DataId, NodeId};
-use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::{BodyDigests, ByteStream};
@@ -26,10 +26,9 @@ use crate::body::BodyReader;
 use crate::checksums;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gateway::Inner;
+use crate::hashing::BodyHashes;
 use crate::pending::{PendingData, is_one_group};
 
-/// Chunks up to this long are hashed where they are: handing them to another thread costs as much.
-const HASH_INLINE_BYTES_MAX: usize = 64 << 10;
 /// Longest manifest that stands in the row that names the data. Short: a part list copies up to 10,000 of them, and a
 /// read of the object holds those that it needs.
 const MANIFEST_INLINE_BYTES_MAX: usize = 1 << 10;
@@ -42,27 +41,6 @@ pub(crate) struct StoredBody {
     pub(crate) checksum: ChecksumValue,
     /// None for an empty body.
     pub(crate) data: Option<(DataRow, PendingData)>,
-}
-
-/// The hashes of all bytes so far.
-struct Hashers {
-    md5: Md5Hasher,
-    /// None for CRC64NVME, which comes out of the stripes.
-    checksum: Option<ChecksumHasher>,
-}
-
-impl Hashers {
-    fn new(algorithm: ChecksumAlgorithm) -> Self {
-        let checksum = (algorithm != ChecksumAlgorithm::Crc64Nvme).then(|| ChecksumHasher::new(algorithm));
-        Self { md5: Md5Hasher::new(), checksum }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        self.md5.update(bytes);
-        if let Some(checksum) = &mut self.checksum {
-            checksum.update(bytes);
-        }
-    }
 }
 
 /// Stores a body and verifies its length and digests.
@@ -81,21 +59,17 @@ pub(crate) async fn store_body(
     let _counted = inner.count_put();
     let algorithm = checksums::asked(digests, fallback)?;
     let mut reader = BodyReader::new(body, content_bytes, limits::PUT_BYTES_MAX, inner.options.body_idle_timeout)?;
-    let (hashers, stored) = if reader.has_more().await? {
-        let mut writer = Writer::new(inner, algorithm, content_bytes).await?;
-        writer.write_all(&mut reader).await?;
-        let (hashers, data, pending) = writer.finish().await?;
-        (hashers, Some((data, pending)))
+    let mut hashes = BodyHashes::new(&inner.hashes, algorithm, digests.payload_sha256.is_some());
+    let stored = if reader.has_more().await? {
+        let mut writer = Writer::new(inner, content_bytes).await?;
+        writer.write_all(&mut reader, &mut hashes).await?;
+        Some(writer.finish().await?)
     } else {
-        (Hashers::new(algorithm), None)
+        None
     };
-    let md5 = hashers.md5.finish();
-    let checksum = match hashers.checksum {
-        Some(hasher) => hasher.finish(),
-        None => ChecksumValue::from_crc64nvme(stored.as_ref().map_or(0, |(data, _)| data.crc64)),
-    };
-    checksums::verify(digests, md5, checksum)?;
-    Ok(StoredBody { size_bytes: reader.taken_bytes(), md5, checksum, data: stored })
+    let sums = hashes.finish(stored.as_ref().map_or(0, |(data, _)| data.crc64)).await?;
+    checksums::verify(digests, &sums)?;
+    Ok(StoredBody { size_bytes: reader.taken_bytes(), md5: sums.md5, checksum: sums.checksum, data: stored })
 }
 
 struct Writer<'a> {
@@ -107,8 +81,6 @@ struct Writer<'a> {
     /// By stripe.
     written: Vec<Option<StripeDone>>,
     in_flight: FuturesUnordered<AbortOnDropHandle<Result<(usize, StripeDone)>>>,
-    /// The hashes after the last chunk that was handed on.
-    hashers: Turn,
 }
 
 struct StripeDone {
@@ -116,39 +88,15 @@ struct StripeDone {
     crc64: u64,
 }
 
-/// The hashers, or where they will be when the chunk before has been hashed.
-enum Turn {
-    Here(Hashers),
-    Coming(oneshot::Receiver<Hashers>),
-}
-
-impl Turn {
-    async fn wait(self) -> Result<Hashers> {
-        match self {
-            Self::Here(hashers) => Ok(hashers),
-            // The sender is gone only when the chunk before failed; its own error is the one that is told.
-            Self::Coming(turn) => turn.await.map_err(|_gone| internal("an earlier chunk of the body failed")),
-        }
-    }
-}
-
 impl<'a> Writer<'a> {
-    async fn new(inner: &'a Arc<Inner>, algorithm: ChecksumAlgorithm, content_bytes: Option<u64>) -> Result<Self> {
+    async fn new(inner: &'a Arc<Inner>, content_bytes: Option<u64>) -> Result<Self> {
         let pending = inner.pending.begin(&inner.registry(), is_one_group(content_bytes)).await?;
         let signed = Signed::new(inner, Rights::PUT, pending.data());
-        Ok(Self {
-            inner,
-            pending,
-            signed,
-            groups: Vec::new(),
-            written: Vec::new(),
-            in_flight: FuturesUnordered::new(),
-            hashers: Turn::Here(Hashers::new(algorithm)),
-        })
+        Ok(Self { inner, pending, signed, groups: Vec::new(), written: Vec::new(), in_flight: FuturesUnordered::new() })
     }
 
     /// Stores what the reader, which has a byte at least, gives until its end.
-    async fn write_all(&mut self, reader: &mut BodyReader) -> Result<()> {
+    async fn write_all(&mut self, reader: &mut BodyReader, hashes: &mut BodyHashes) -> Result<()> {
         let code = self.inner.options.code;
         let mut more = true;
         while more {
@@ -167,10 +115,15 @@ impl<'a> Writer<'a> {
             let index = self.written.len();
             self.written.push(None);
             let target = self.target(index)?;
+            let chunk = chunk.seal();
+            let bytes = chunk.bytes();
             if index == 0 && !more {
-                self.write_only(&target, chunk).await?;
+                // The whole body is one chunk: no tasks, no queues.
+                let (done, ()) = tokio::try_join!(store(self.inner, &target, chunk), hashes.update(bytes))?;
+                self.written[0] = Some(done);
             } else {
                 self.launch(index, target, chunk);
+                hashes.update(bytes).await?;
             }
         }
         while !self.in_flight.is_empty() {
@@ -198,24 +151,9 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// The whole body is one chunk: no tasks, no queues.
-    async fn write_only(&mut self, target: &StripeTarget, chunk: ChunkBuf) -> Result<()> {
-        let turn = std::mem::replace(&mut self.hashers, Turn::Coming(oneshot::channel().1));
-        let (hashers, chunk) = hash(turn.wait().await?, chunk).await?;
-        self.hashers = Turn::Here(hashers);
-        let done = store(self.inner, target, chunk).await?;
-        self.written[0] = Some(done);
-        Ok(())
-    }
-
-    fn launch(&mut self, index: usize, target: StripeTarget, chunk: ChunkBuf) {
-        let (hashed, next) = oneshot::channel();
-        let turn = std::mem::replace(&mut self.hashers, Turn::Coming(next));
+    fn launch(&mut self, index: usize, target: StripeTarget, chunk: SealedChunk) {
         let inner = Arc::clone(self.inner);
         self.in_flight.push(AbortOnDropHandle::new(tokio::spawn(async move {
-            let (hashers, chunk) = hash(turn.wait().await?, chunk).await?;
-            // Nobody waits any more when the body failed meanwhile.
-            let _unheard = hashed.send(hashers);
             Ok((index, store(&inner, &target, chunk).await?))
         })));
     }
@@ -229,8 +167,8 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    async fn finish(self) -> Result<(Hashers, DataRow, PendingData)> {
-        let Self { inner, pending, groups, written, hashers, .. } = self;
+    async fn finish(self) -> Result<(DataRow, PendingData)> {
+        let Self { inner, pending, groups, written, .. } = self;
         let (mut crc64, mut size_bytes) = (0, 0);
         let mut stripes = Vec::with_capacity(written.len());
         for done in written {
@@ -250,7 +188,7 @@ impl<'a> Writer<'a> {
             crc64,
             manifest,
         };
-        Ok((hashers.wait().await?, data, pending))
+        Ok((data, pending))
     }
 }
 
@@ -278,20 +216,7 @@ async fn keep_manifest(
     Ok(ManifestPlace::Rows { count })
 }
 
-async fn hash(mut hashers: Hashers, chunk: ChunkBuf) -> Result<(Hashers, ChunkBuf)> {
-    if chunk.len() <= HASH_INLINE_BYTES_MAX {
-        hashers.update(chunk.filled());
-        return Ok((hashers, chunk));
-    }
-    tokio::task::spawn_blocking(move || {
-        hashers.update(chunk.filled());
-        (hashers, chunk)
-    })
-    .await
-    .map_err(|error| internal(format!("hashing stopped: {error}")))
-}
-
-async fn store(inner: &Inner, target: &StripeTarget, chunk: ChunkBuf) -> Result<StripeDone> {
+async fn store(inner: &Inner, target: &StripeTarget, chunk: SealedChunk) -> Result<StripeDone> {
     let chunk_bytes = chunk.len() as u32;
     let StripeWritten { shard_crc64s, missing, chunk_crc64 } = inner.executor.write_stripe(target, chunk).await?;
     Ok(StripeDone { row: StripeRow { chunk_bytes, missing, shard_crc64s }, crc64: chunk_crc64 })

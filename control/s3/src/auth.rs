@@ -5,6 +5,11 @@
 //! has verified the signature and found one. Its router, parsers and serialiser are not used, because ours must be
 //! stricter (the gate) and, in places, laxer (lists of ETags, ranges that AWS ignores, keys with control characters).
 //!
+//! The one check that s3s would do in our way is the hash of a signed payload, one body at a time: for a PUT whose
+//! `x-amz-content-sha256` is a hash, s3s is given a stand-in of the body, and the body comes back with the hash that it
+//! must have ([`crate::streams::Payload`]), to be verified by whoever reads it; object data, with the bodies of other
+//! requests in SIMD lanes.
+//!
 //! s3s accepts everything when it has no credentials to check against: [`Authenticator::new`] always gives it some, and a
 //! request counts as authenticated only when the route was called *with* credentials. Whatever else s3s may do is a refusal.
 //!
@@ -26,7 +31,7 @@ use s3s::{Body, S3ErrorCode, S3Request, S3Response, S3Result, TrailingHeaders};
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::options::{Credentials, FrontOptions};
-use crate::streams::RequestBody;
+use crate::streams::{Payload, RequestBody, StandIn};
 
 /// Signed chunks are held in memory until their signature is verified: so much of one, at most. The SDKs send 64 to 128 KiB.
 const SIGNED_CHUNK_BYTES_MAX: usize = 16 << 20;
@@ -39,8 +44,8 @@ pub(crate) struct Authenticated {
     pub(crate) access_key: String,
     /// Its headers; `Content-Length` is that of the decoded body.
     pub(crate) headers: HeaderMap,
-    /// Its body: decoded, and verified as it is read to its end.
-    pub(crate) body: Body,
+    /// Its body: decoded, and verified as it is read to its end, unless [`Payload`] says otherwise.
+    pub(crate) body: Payload,
     /// What comes after the body, once that has been read; only in `aws-chunked` bodies.
     pub(crate) trailers: Option<TrailingHeaders>,
 }
@@ -83,17 +88,44 @@ impl Authenticator {
         body: RequestBody,
         exchange: &Arc<Exchange>,
     ) -> Result<Authenticated, Failure> {
-        let mut request = http::Request::from_parts(head, Body::http_body_unsync(body));
+        let signed_hash = signed_hash(&head);
+        let (kept, shown) = match signed_hash {
+            Some(_) => {
+                let stand_in = StandIn::of(&body);
+                (Some(body), Body::http_body_unsync(stand_in))
+            }
+            None => (None, Body::http_body_unsync(body)),
+        };
+        let mut request = http::Request::from_parts(head, shown);
         request.extensions_mut().insert(exchange.clone());
         let response = self.service.call(request).await.map_err(|error| {
             tracing::error!(%error, request_id = exchange.id, "authentication failed to answer");
             Failure::internal("We encountered an internal error. Please try again.")
         })?;
         match exchange.take_authenticated() {
-            Some(authenticated) => Ok(authenticated),
+            Some(mut authenticated) => {
+                if let Some(body) = kept {
+                    authenticated.body = Payload::to_be_verified(Body::http_body_unsync(body), signed_hash);
+                }
+                Ok(authenticated)
+            }
             None => Err(refusal(response.status(), response.body().bytes().as_deref().unwrap_or_default())),
         }
     }
+}
+
+/// The hash that the body of this request must have, where that is left to us: of a PUT, because s3s itself may read
+/// the bodies of others.
+fn signed_hash(head: &http::request::Parts) -> Option<[u8; 32]> {
+    if head.method != Method::PUT {
+        return None;
+    }
+    let mut values = head.headers.get_all("x-amz-content-sha256").iter();
+    let text = values.next()?.as_bytes();
+    let mut hash = [0; 32];
+    // What is not exactly one hash in lower case is for s3s to take or refuse.
+    let ours = values.next().is_none() && !text.iter().any(u8::is_ascii_uppercase);
+    (ours && hex::decode_to_slice(text, &mut hash).is_ok()).then_some(hash)
 }
 
 /// s3s needs operations; it has none: each of them answers NotImplemented.
@@ -139,7 +171,7 @@ impl S3Route for Admission {
         exchange.admit(Authenticated {
             access_key: credentials.access_key,
             headers: request.headers,
-            body: request.input,
+            body: Payload::verified_by_s3s(request.input),
             trailers: request.trailing_headers,
         });
         Ok(S3Response::new(Body::empty()))

@@ -164,6 +164,7 @@ fn code_of(kind: ErrorKind) -> (&'static str, u16) {
         K::InvalidRange => ("InvalidRange", 416),
         K::InvalidPartNumber => ("InvalidPartNumber", 416),
         K::BadDigest => ("BadDigest", 400),
+        K::ContentSha256Mismatch => ("XAmzContentSHA256Mismatch", 400),
         K::InvalidDigest => ("InvalidDigest", 400),
         K::IncompleteBody => ("IncompleteBody", 400),
         K::EntityTooLarge => ("EntityTooLarge", 400),

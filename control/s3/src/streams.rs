@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use penstock_digest::Sha256Hasher;
 use penstock_gateway::api::ByteStream;
 use penstock_gateway::error::{Error, ErrorKind};
 use penstock_proto::limits;
@@ -112,6 +113,62 @@ impl Drop for RequestBody {
     }
 }
 
+/// What s3s is shown instead of a body that it shall not read: as long, and without a byte.
+pub(crate) struct StandIn(SizeHint);
+
+impl StandIn {
+    pub(crate) fn of(body: &RequestBody) -> Self {
+        Self(body.size_hint())
+    }
+}
+
+impl Body for StandIn {
+    type Data = Bytes;
+    type Error = BodyBroken;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyBroken>>> {
+        Poll::Ready(Some(Err(BodyBroken("authentication read a body that is not its to read".to_owned()))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0
+    }
+}
+
+/// An authenticated request's body. Every way to read it verifies it, but for [`Payload::into_unverified`], which says
+/// what is left to verify.
+#[derive(Default)]
+pub(crate) struct Payload {
+    body: s3s::Body,
+    /// The SHA-256 that it must have, where s3s has not seen to that.
+    sha256: Option<[u8; 32]>,
+}
+
+impl Payload {
+    /// A body that fails by itself when it is not what was signed.
+    pub(crate) fn verified_by_s3s(body: s3s::Body) -> Self {
+        Self { body, sha256: None }
+    }
+
+    /// A body that must have this SHA-256.
+    pub(crate) fn to_be_verified(body: s3s::Body, sha256: Option<[u8; 32]>) -> Self {
+        Self { body, sha256 }
+    }
+
+    /// The bytes, and the SHA-256 that the reader must hold them against before it believes them.
+    pub(crate) fn into_unverified(self, exchange: Arc<Exchange>) -> (ByteStream, Option<[u8; 32]>) {
+        (bounded(self.body, exchange), self.sha256)
+    }
+}
+
+/// 400: the body is not what was signed.
+fn hash_mismatch() -> Failure {
+    Failure::bad(
+        "XAmzContentSHA256Mismatch",
+        "The provided 'x-amz-content-sha256' header does not match what was computed.",
+    )
+}
+
 /// What S3 says to an error of an authenticated body.
 fn failure_of(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Failure {
     let incomplete = || {
@@ -122,10 +179,7 @@ fn failure_of(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Failur
     };
     if let Some(error) = error.downcast_ref::<UploadStreamError>() {
         return match error {
-            UploadStreamError::Sha256Mismatch => Failure::bad(
-                "XAmzContentSHA256Mismatch",
-                "The provided 'x-amz-content-sha256' header does not match what was computed.",
-            ),
+            UploadStreamError::Sha256Mismatch => hash_mismatch(),
             UploadStreamError::Underlying(_) | UploadStreamError::LengthMismatch | UploadStreamError::Incomplete => {
                 incomplete()
             }
@@ -144,9 +198,9 @@ fn failure_of(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Failur
     }
 }
 
-/// The bytes of an authenticated body for the gateway: no more than a PUT may have, and with errors that the gateway knows.
-/// The exact failure is left in the exchange.
-pub(crate) fn object_stream(body: s3s::Body, exchange: Arc<Exchange>) -> ByteStream {
+/// The bytes of a body: no more than a PUT may have, and with errors that the gateway knows. The exact failure is left in
+/// the exchange.
+fn bounded(body: s3s::Body, exchange: Arc<Exchange>) -> ByteStream {
     let mut taken_bytes = 0_u64;
     Box::pin(body.map(move |item| match item {
         Ok(bytes) => {
@@ -175,7 +229,8 @@ pub(crate) fn too_large() -> Failure {
 ///
 /// # Errors
 /// What is wrong with it; MaxMessageLengthExceeded past [`limits::XML_BODY_BYTES_MAX`].
-pub(crate) async fn small_body(mut body: s3s::Body, exchange: &Arc<Exchange>) -> Result<Vec<u8>, Failure> {
+pub(crate) async fn small_body(payload: Payload, exchange: &Arc<Exchange>) -> Result<Vec<u8>, Failure> {
+    let Payload { mut body, sha256 } = payload;
     let mut whole = Vec::new();
     while let Some(item) = body.next().await {
         let bytes = item.map_err(|error| {
@@ -188,6 +243,10 @@ pub(crate) async fn small_body(mut body: s3s::Body, exchange: &Arc<Exchange>) ->
             return Err(failure);
         }
         whole.extend_from_slice(&bytes);
+    }
+    if sha256.is_some_and(|signed| Sha256Hasher::of(&whole) != signed) {
+        exchange.fail_body(hash_mismatch());
+        return Err(hash_mismatch());
     }
     Ok(whole)
 }

@@ -6,8 +6,13 @@
 //! A full 4 MiB chunk of RS(10,4) is 256 bytes short of ten shards, and the pool looks for room in powers of two: for
 //! the sake of the pad it would have to find 8 MiB. So where the pad would make the block the next size, it is not in
 //! memory at all ([`crate::layout::ZEROS`] stands for it).
+//!
+//! A chunk is filled by one owner ([`ChunkBuf`]), then sealed ([`SealedChunk`]): from there on its bytes are shared and
+//! never change, so that whoever hashes them and whoever encodes and stores them do so at the same time, from the same
+//! memory.
 
-use penstock_buf::{BufMut, BufPool};
+use bytes::Bytes;
+use penstock_buf::{Buf, BufMut, BufPool};
 use penstock_proto::{Code, limits};
 
 use crate::error::ExecutorError;
@@ -27,14 +32,44 @@ pub struct ChunkBuf {
     parity: Vec<BufMut>,
 }
 
-/// What a [`ChunkBuf`] is made of.
-pub(crate) struct Parts {
+/// A chunk that is full, or as full as it gets: its pad is zeros, its bytes are shared and never change again.
+#[derive(Debug)]
+pub struct SealedChunk {
     pub(crate) code: Code,
     pub(crate) chunk_bytes: usize,
-    /// The chunk's bytes, then whatever the pool had there.
-    pub(crate) data: BufMut,
+    /// The chunk's bytes, then those zeros of its pad that are in its block.
+    pub(crate) data: Buf,
     /// m buffers of `shard_bytes` each, contents unspecified.
     pub(crate) parity: Vec<BufMut>,
+}
+
+impl SealedChunk {
+    /// The code it will be written with.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Bytes, without the pad.
+    pub fn len(&self) -> usize {
+        self.chunk_bytes
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.chunk_bytes == 0
+    }
+
+    /// Its bytes, without the pad and without a copy. The chunk's memory goes back to its pool when the last of these
+    /// and of the shards under way is dropped.
+    pub fn bytes(&self) -> Bytes {
+        self.data.slice(..self.chunk_bytes).into_bytes()
+    }
+}
+
+impl From<ChunkBuf> for SealedChunk {
+    fn from(chunk: ChunkBuf) -> Self {
+        chunk.seal()
+    }
 }
 
 /// Bytes to take for the data of a chunk.
@@ -120,8 +155,9 @@ impl ChunkBuf {
         taken
     }
 
-    /// Gives up the chunk for its parts, the parity cut to the shard length of the actual fill.
-    pub(crate) fn into_parts(self) -> Parts {
+    /// Ends the filling. Cuts the parity to the shard length of the actual fill, and zeroes the pad: what the pool had
+    /// there must not become part of the stripe.
+    pub fn seal(mut self) -> SealedChunk {
         let shard_bytes = self.code.shard_bytes(self.len);
         let mut parity = self.parity;
         if parity.len() < self.code.m() {
@@ -136,7 +172,11 @@ impl ChunkBuf {
         for shard in &mut parity {
             shard.truncate(shard_bytes);
         }
-        Parts { code: self.code, chunk_bytes: self.len, data: self.data, parity }
+        // What of the pad is past the block is in no memory.
+        let stored = self.data.len().min(self.code.k() * shard_bytes);
+        self.data[self.len..stored].fill(0);
+        self.data.truncate(stored);
+        SealedChunk { code: self.code, chunk_bytes: self.len, data: self.data.freeze(), parity }
     }
 }
 

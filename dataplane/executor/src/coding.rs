@@ -6,7 +6,7 @@ use penstock_buf::{Buf, BufMut};
 use penstock_digest::{crc64nvme, crc64nvme_combine};
 use penstock_erasure::{ErasureError, ReedSolomon};
 
-use crate::chunk::Parts;
+use crate::chunk::SealedChunk;
 use crate::layout::{Layout, ZEROS, column, columns};
 
 /// A stripe, ready to be sent.
@@ -21,14 +21,12 @@ pub(crate) struct Encoded {
 }
 
 /// Parity, checksums and pieces of a chunk. Touches every byte of it: not for an async thread when the chunk is long.
-pub(crate) fn encode(code: &ReedSolomon, parts: Parts) -> Result<Encoded, ErasureError> {
-    let Parts { code: name, chunk_bytes, mut data, mut parity } = parts;
+pub(crate) fn encode(code: &ReedSolomon, chunk: SealedChunk) -> Result<Encoded, ErasureError> {
+    let SealedChunk { code: name, chunk_bytes, data, mut parity } = chunk;
     let layout = Layout::new(name, chunk_bytes);
     let (k, shard_bytes) = (name.k(), layout.shard_bytes);
-    // What the pool had there must not become part of the stripe. What of the pad is past the block is in no memory.
-    let stored = data.len().min(k * shard_bytes);
-    data[chunk_bytes..stored].fill(0);
-    data.truncate(stored);
+    // What of the pad is past the block is in no memory.
+    let stored = data.len();
 
     let in_memory = |shard: usize| layout.start(shard).min(stored)..(layout.start(shard) + shard_bytes).min(stored);
     let valid = |shard: usize| {
@@ -58,7 +56,6 @@ pub(crate) fn encode(code: &ReedSolomon, parts: Parts) -> Result<Encoded, Erasur
         }
     }
 
-    let data = data.freeze();
     let mut shards: Vec<Vec<Buf>> = (0..k)
         .map(|shard| {
             let bytes = data.slice(in_memory(shard));

@@ -43,7 +43,7 @@ use penstock_proto::wire::{NodeReply, NodeRequest, NodeStatus};
 use penstock_proto::{Capability, Code, DataId, NodeId, limits};
 use penstock_transport::Messenger;
 
-pub use chunk::ChunkBuf;
+pub use chunk::{ChunkBuf, SealedChunk};
 pub use error::{ExecutorError, FailureKind, Failures, ShardFailure};
 pub use exchange::{BUSY_PAUSE, BUSY_TRIES_MAX};
 pub use plan::{StripeStored, StripeTarget, StripeWritten};

@@ -8,7 +8,7 @@ use penstock_proto::ShardKey;
 use penstock_proto::wire::{NodeReply, NodeRequest};
 use tokio::time::{Instant, sleep_until};
 
-use crate::chunk::ChunkBuf;
+use crate::chunk::SealedChunk;
 use crate::coding::{Encoded, encode, off_thread};
 use crate::error::{ExecutorError, FailureKind, Failures, Trouble};
 use crate::exchange::Exchange;
@@ -17,7 +17,7 @@ use crate::write_machine::{WriteMachine, WriteVerdict};
 use crate::{CODING_INLINE_BYTES_MAX, Executor};
 
 impl Executor {
-    /// Encodes `chunk` and stores its shards. Returns when every node has answered, or when the quorum is durable and
+    /// Encodes `chunk` (a [`SealedChunk`], or a [`crate::ChunkBuf`] that is sealed here) and stores its shards. Returns when every node has answered, or when the quorum is durable and
     /// the stragglers have had their grace ([`crate::STRAGGLER_GRACE`]); those are then cancelled and marked missing
     /// (they may have become durable all the same).
     ///
@@ -27,7 +27,12 @@ impl Executor {
     /// # Errors
     /// [`ExecutorError::QuorumNotMet`], [`ExecutorError::NoSpace`], [`ExecutorError::Deadline`],
     /// [`ExecutorError::BadPlan`].
-    pub async fn write_stripe(&self, target: &StripeTarget, chunk: ChunkBuf) -> Result<StripeWritten, ExecutorError> {
+    pub async fn write_stripe(
+        &self,
+        target: &StripeTarget,
+        chunk: impl Into<SealedChunk>,
+    ) -> Result<StripeWritten, ExecutorError> {
+        let chunk: SealedChunk = chunk.into();
         target.check()?;
         if chunk.code() != target.code {
             return Err(ExecutorError::BadPlan(format!(
@@ -41,7 +46,7 @@ impl Executor {
         }
         let code = self.code(target.code)?;
         let bytes = chunk.len();
-        let work = move || encode(&code, chunk.into_parts());
+        let work = move || encode(&code, chunk);
         let encoded = off_thread(bytes, CODING_INLINE_BYTES_MAX, work)
             .await
             .map_err(ExecutorError::Internal)?

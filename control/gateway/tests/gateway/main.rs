@@ -9,6 +9,7 @@ mod conditions;
 mod copies;
 mod failures;
 mod garbage;
+mod hashing;
 mod house;
 mod listings;
 mod model;

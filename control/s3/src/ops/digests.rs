@@ -70,7 +70,8 @@ impl Call {
             }
             compute = stated.is_none().then_some(named);
         }
-        Ok(BodyDigests { md5: wire::content_md5(&self.headers)?, checksum, trailing, compute })
+        // The payload's own hash is with the body: see [`crate::streams::Payload`].
+        Ok(BodyDigests { md5: wire::content_md5(&self.headers)?, checksum, trailing, compute, payload_sha256: None })
     }
 
     /// The checksum that `x-amz-trailer` announces.

@@ -26,6 +26,7 @@ use crate::failure::Failure;
 use crate::gate::{Op, Query, Target};
 use crate::respond::Answer;
 use crate::server::Front;
+use crate::streams::Payload;
 use crate::wire;
 
 /// An authenticated request that the gate has understood.
@@ -34,7 +35,7 @@ pub(crate) struct Call {
     pub(crate) target: Target,
     pub(crate) query: Query,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: s3s::Body,
+    pub(crate) body: Payload,
     pub(crate) trailers: Option<TrailingHeaders>,
     pub(crate) exchange: Arc<Exchange>,
 }

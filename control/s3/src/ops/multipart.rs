@@ -78,8 +78,9 @@ pub(super) async fn create(call: Call) -> Result<Answer, Failure> {
 
 pub(super) async fn upload_part(mut call: Call) -> Result<Answer, Failure> {
     let content_bytes = call.content_bytes()?;
-    let digests = call.digests()?;
-    let body = streams::object_stream(std::mem::take(&mut call.body), call.exchange.clone());
+    let mut digests = call.digests()?;
+    let (body, payload_sha256) = std::mem::take(&mut call.body).into_unverified(call.exchange.clone());
+    digests.payload_sha256 = payload_sha256;
     let request = UploadPart {
         bucket: call.bucket(),
         key: call.key(),

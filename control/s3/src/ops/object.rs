@@ -88,8 +88,9 @@ impl Call {
 
 pub(super) async fn put(mut call: Call) -> Result<Answer, Failure> {
     let content_bytes = call.content_bytes()?;
-    let digests = call.digests()?;
-    let body = streams::object_stream(std::mem::take(&mut call.body), call.exchange.clone());
+    let mut digests = call.digests()?;
+    let (body, payload_sha256) = std::mem::take(&mut call.body).into_unverified(call.exchange.clone());
+    digests.payload_sha256 = payload_sha256;
     let request = PutObject {
         bucket: call.bucket(),
         key: call.key(),
