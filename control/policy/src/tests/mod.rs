@@ -1,0 +1,6 @@
+mod actions;
+mod conditions;
+mod decisions;
+mod parsing;
+mod properties;
+mod public;
