@@ -18,6 +18,11 @@ pub(crate) fn to_number(algorithm: ChecksumAlgorithm) -> u8 {
         ChecksumAlgorithm::Crc64Nvme => 3,
         ChecksumAlgorithm::Sha1 => 4,
         ChecksumAlgorithm::Sha256 => 5,
+        ChecksumAlgorithm::Sha512 => 6,
+        ChecksumAlgorithm::Md5 => 7,
+        ChecksumAlgorithm::Xxhash64 => 8,
+        ChecksumAlgorithm::Xxhash3 => 9,
+        ChecksumAlgorithm::Xxhash128 => 10,
     }
 }
 
@@ -165,8 +170,8 @@ mod tests {
     #[test]
     fn numbers_in_rows_are_fixed() {
         let numbers: Vec<u8> = ChecksumAlgorithm::ALL.into_iter().map(to_number).collect();
-        assert_eq!(numbers, [1, 2, 3, 4, 5]);
-        assert!(from_number(0).is_err() && from_number(6).is_err());
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        assert!(from_number(0).is_err() && from_number(11).is_err());
         for algorithm in ChecksumAlgorithm::ALL {
             for checksum in [full(value(algorithm, b"x")), composite(algorithm, &[value(algorithm, b"x")])] {
                 assert_eq!(from_row(&to_row(&checksum)).unwrap(), checksum);

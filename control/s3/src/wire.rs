@@ -183,6 +183,11 @@ pub(crate) const fn checksum_header(algorithm: ChecksumAlgorithm) -> &'static st
         ChecksumAlgorithm::Crc64Nvme => "x-amz-checksum-crc64nvme",
         ChecksumAlgorithm::Sha1 => "x-amz-checksum-sha1",
         ChecksumAlgorithm::Sha256 => "x-amz-checksum-sha256",
+        ChecksumAlgorithm::Sha512 => "x-amz-checksum-sha512",
+        ChecksumAlgorithm::Md5 => "x-amz-checksum-md5",
+        ChecksumAlgorithm::Xxhash64 => "x-amz-checksum-xxhash64",
+        ChecksumAlgorithm::Xxhash3 => "x-amz-checksum-xxhash3",
+        ChecksumAlgorithm::Xxhash128 => "x-amz-checksum-xxhash128",
     }
 }
 
@@ -194,6 +199,11 @@ pub(crate) const fn checksum_element(algorithm: ChecksumAlgorithm) -> &'static s
         ChecksumAlgorithm::Crc64Nvme => "ChecksumCRC64NVME",
         ChecksumAlgorithm::Sha1 => "ChecksumSHA1",
         ChecksumAlgorithm::Sha256 => "ChecksumSHA256",
+        ChecksumAlgorithm::Sha512 => "ChecksumSHA512",
+        ChecksumAlgorithm::Md5 => "ChecksumMD5",
+        ChecksumAlgorithm::Xxhash64 => "ChecksumXXHASH64",
+        ChecksumAlgorithm::Xxhash3 => "ChecksumXXHASH3",
+        ChecksumAlgorithm::Xxhash128 => "ChecksumXXHASH128",
     }
 }
 

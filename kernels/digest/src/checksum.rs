@@ -1,13 +1,14 @@
 //! S3's object checksums behind one type, chosen at run time by what a request says.
 
 use crate::{
-    Crc32, Crc32c, Crc64Nvme, DigestError, Sha1Hasher, Sha256Hasher, crc32_combine, crc32c_combine, crc64nvme_combine,
+    Crc32, Crc32c, Crc64Nvme, DigestError, Md5Hasher, Sha1Hasher, Sha256Hasher, Sha512Hasher, Xxh3Hasher, Xxh64Hasher,
+    Xxh128Hasher, crc32_combine, crc32c_combine, crc64nvme_combine,
 };
 use std::fmt;
 use std::str::FromStr;
 
 /// Length of the longest checksum value, in bytes.
-pub const DIGEST_BYTES_MAX: usize = 32;
+pub const DIGEST_BYTES_MAX: usize = 64;
 
 /// A checksum algorithm of S3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,11 +23,32 @@ pub enum ChecksumAlgorithm {
     Sha1,
     /// SHA-256.
     Sha256,
+    /// SHA-512.
+    Sha512,
+    /// MD5.
+    Md5,
+    /// XXH64, seed 0.
+    Xxhash64,
+    /// XXH3 of 64 bits, seed 0.
+    Xxhash3,
+    /// XXH3 of 128 bits, seed 0.
+    Xxhash128,
 }
 
 impl ChecksumAlgorithm {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Crc32, Self::Crc32c, Self::Crc64Nvme, Self::Sha1, Self::Sha256];
+    pub const ALL: [Self; 10] = [
+        Self::Crc32,
+        Self::Crc32c,
+        Self::Crc64Nvme,
+        Self::Sha1,
+        Self::Sha256,
+        Self::Sha512,
+        Self::Md5,
+        Self::Xxhash64,
+        Self::Xxhash3,
+        Self::Xxhash128,
+    ];
 
     /// The name that S3 uses in headers' values and in XML, in upper case. In lower case it ends the names of headers
     /// (`x-amz-checksum-crc64nvme`).
@@ -38,6 +60,11 @@ impl ChecksumAlgorithm {
             Self::Crc64Nvme => "CRC64NVME",
             Self::Sha1 => "SHA1",
             Self::Sha256 => "SHA256",
+            Self::Sha512 => "SHA512",
+            Self::Md5 => "MD5",
+            Self::Xxhash64 => "XXHASH64",
+            Self::Xxhash3 => "XXHASH3",
+            Self::Xxhash128 => "XXHASH128",
         }
     }
 
@@ -46,9 +73,11 @@ impl ChecksumAlgorithm {
     pub const fn digest_bytes(self) -> usize {
         match self {
             Self::Crc32 | Self::Crc32c => 4,
-            Self::Crc64Nvme => 8,
+            Self::Crc64Nvme | Self::Xxhash64 | Self::Xxhash3 => 8,
+            Self::Md5 | Self::Xxhash128 => 16,
             Self::Sha1 => 20,
             Self::Sha256 => 32,
+            Self::Sha512 => 64,
         }
     }
 
@@ -174,6 +203,11 @@ enum State {
     Crc64Nvme(Crc64Nvme),
     Sha1(Sha1Hasher),
     Sha256(Sha256Hasher),
+    Sha512(Sha512Hasher),
+    Md5(Md5Hasher),
+    Xxhash64(Xxh64Hasher),
+    Xxhash3(Xxh3Hasher),
+    Xxhash128(Xxh128Hasher),
 }
 
 impl ChecksumHasher {
@@ -186,6 +220,11 @@ impl ChecksumHasher {
             ChecksumAlgorithm::Crc64Nvme => State::Crc64Nvme(Crc64Nvme::new()),
             ChecksumAlgorithm::Sha1 => State::Sha1(Sha1Hasher::new()),
             ChecksumAlgorithm::Sha256 => State::Sha256(Sha256Hasher::new()),
+            ChecksumAlgorithm::Sha512 => State::Sha512(Sha512Hasher::new()),
+            ChecksumAlgorithm::Md5 => State::Md5(Md5Hasher::new()),
+            ChecksumAlgorithm::Xxhash64 => State::Xxhash64(Xxh64Hasher::new()),
+            ChecksumAlgorithm::Xxhash3 => State::Xxhash3(Xxh3Hasher::new()),
+            ChecksumAlgorithm::Xxhash128 => State::Xxhash128(Xxh128Hasher::new()),
         })
     }
 
@@ -198,6 +237,11 @@ impl ChecksumHasher {
             State::Crc64Nvme(_) => ChecksumAlgorithm::Crc64Nvme,
             State::Sha1(_) => ChecksumAlgorithm::Sha1,
             State::Sha256(_) => ChecksumAlgorithm::Sha256,
+            State::Sha512(_) => ChecksumAlgorithm::Sha512,
+            State::Md5(_) => ChecksumAlgorithm::Md5,
+            State::Xxhash64(_) => ChecksumAlgorithm::Xxhash64,
+            State::Xxhash3(_) => ChecksumAlgorithm::Xxhash3,
+            State::Xxhash128(_) => ChecksumAlgorithm::Xxhash128,
         }
     }
 
@@ -209,6 +253,11 @@ impl ChecksumHasher {
             State::Crc64Nvme(crc) => crc.update(bytes),
             State::Sha1(hash) => hash.update(bytes),
             State::Sha256(hash) => hash.update(bytes),
+            State::Sha512(hash) => hash.update(bytes),
+            State::Md5(hash) => hash.update(bytes),
+            State::Xxhash64(hash) => hash.update(bytes),
+            State::Xxhash3(hash) => hash.update(bytes),
+            State::Xxhash128(hash) => hash.update(bytes),
         }
     }
 
@@ -221,6 +270,11 @@ impl ChecksumHasher {
             State::Crc64Nvme(crc) => ChecksumValue::from_crc64nvme(crc.finish()),
             State::Sha1(hash) => ChecksumValue::new(ChecksumAlgorithm::Sha1, &hash.finish()),
             State::Sha256(hash) => ChecksumValue::new(ChecksumAlgorithm::Sha256, &hash.finish()),
+            State::Sha512(hash) => ChecksumValue::new(ChecksumAlgorithm::Sha512, &hash.finish()),
+            State::Md5(hash) => ChecksumValue::new(ChecksumAlgorithm::Md5, &hash.finish()),
+            State::Xxhash64(hash) => ChecksumValue::new(ChecksumAlgorithm::Xxhash64, &hash.finish()),
+            State::Xxhash3(hash) => ChecksumValue::new(ChecksumAlgorithm::Xxhash3, &hash.finish()),
+            State::Xxhash128(hash) => ChecksumValue::new(ChecksumAlgorithm::Xxhash128, &hash.finish()),
         }
     }
 }
@@ -242,7 +296,7 @@ pub fn combine_full_object(algorithm: ChecksumAlgorithm, parts: &[(ChecksumValue
         ChecksumAlgorithm::Crc32 => |a, b, len| crc32_combine(a as u32, b as u32, len).into(),
         ChecksumAlgorithm::Crc32c => |a, b, len| crc32c_combine(a as u32, b as u32, len).into(),
         ChecksumAlgorithm::Crc64Nvme => crc64nvme_combine,
-        ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256 => return None,
+        _ => return None,
     };
     let mut whole = 0; // the CRC of no bytes, of all three
     for (value, len) in parts {

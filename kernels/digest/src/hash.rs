@@ -2,6 +2,8 @@
 //!
 //! One stream each. Several requests' streams at once, in SIMD lanes, are [`crate::HashScheduler`]'s.
 
+use std::hash::Hasher as _;
+
 use md5::Digest as _;
 
 macro_rules! hasher {
@@ -63,4 +65,66 @@ hasher! {
     /// assert_eq!(Sha256Hasher::of(b"abc")[..4], [0xba, 0x78, 0x16, 0xbf]);
     /// ```
     Sha256Hasher, sha2::Sha256, 32
+}
+
+hasher! {
+    /// SHA-512: one of S3's checksums.
+    Sha512Hasher, sha2::Sha512, 64
+}
+
+macro_rules! xxhash {
+    ($(#[$doc:meta])* $type:ident, $inner:ty, $number:ty, $finish:ident, $bytes:literal) => {
+        $(#[$doc])*
+        #[derive(Clone)]
+        pub struct $type(Box<$inner>);
+
+        impl $type {
+            /// The state before the first byte, with seed 0.
+            #[must_use]
+            pub fn new() -> Self {
+                Self(Box::new(<$inner>::default()))
+            }
+
+            /// Takes the next bytes of the message.
+            pub fn update(&mut self, bytes: &[u8]) {
+                self.0.write(bytes);
+            }
+
+            /// Hash of all bytes taken, in the canonical (big-endian) order of the xxHash specification.
+            #[must_use]
+            pub fn finish(self) -> [u8; $bytes] {
+                let number: $number = xxhash!(@$finish self.0);
+                number.to_be_bytes()
+            }
+        }
+
+        impl Default for $type {
+            fn default() -> Self {
+                Self::new()
+            }
+        }
+
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(stringify!($type))
+            }
+        }
+    };
+    (@short $state:expr) => { $state.finish() };
+    (@long $state:expr) => { $state.finish_128() };
+}
+
+xxhash! {
+    /// XXH64: one of S3's checksums (`XXHASH64`).
+    Xxh64Hasher, twox_hash::XxHash64, u64, short, 8
+}
+
+xxhash! {
+    /// XXH3 of 64 bits: one of S3's checksums (`XXHASH3`).
+    Xxh3Hasher, twox_hash::XxHash3_64, u64, short, 8
+}
+
+xxhash! {
+    /// XXH3 of 128 bits: one of S3's checksums (`XXHASH128`).
+    Xxh128Hasher, twox_hash::XxHash3_128, u128, long, 16
 }

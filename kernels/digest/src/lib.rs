@@ -54,7 +54,7 @@ pub use crc::{
     crc64nvme_combine, crc64nvme_zeros,
 };
 pub use error::DigestError;
-pub use hash::{Md5Hasher, Sha1Hasher, Sha256Hasher};
+pub use hash::{Md5Hasher, Sha1Hasher, Sha256Hasher, Sha512Hasher, Xxh3Hasher, Xxh64Hasher, Xxh128Hasher};
 pub use many::{md5_many, sha256_many};
 pub use scheduler::{
     CHUNKS_QUEUED_MAX, COMPANY_WAIT_US_MAX, HashCounts, HashScheduler, HashStream, INLINE_BYTES_MAX, Md5Stream,

@@ -42,6 +42,16 @@ fn known_answers_of_hashes() {
             "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
         ),
+        (
+            ChecksumAlgorithm::Sha512,
+            "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e",
+            "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+        ),
+        (ChecksumAlgorithm::Md5, "d41d8cd98f00b204e9800998ecf8427e", "900150983cd24fb0d6963f7d28e17f72"),
+        // The canonical forms of the xxHash specification.
+        (ChecksumAlgorithm::Xxhash64, "ef46db3751d8e999", "44bc2cf5ad770999"),
+        (ChecksumAlgorithm::Xxhash3, "2d06800538d394c2", "78af5f94892f3950"),
+        (ChecksumAlgorithm::Xxhash128, "99aa06d3014798d86001c324468d497f", "06b05ab6733a618578af5f94892f3950"),
     ];
     for (algorithm, empty, abc) in cases {
         assert_eq!(hex::encode(hashed(algorithm, &[]).as_bytes()), empty, "{algorithm}");

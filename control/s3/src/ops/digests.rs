@@ -19,13 +19,9 @@ const ALGORITHM_HEADERS: [&str; 2] = ["x-amz-sdk-checksum-algorithm", "x-amz-che
 /// The algorithm of a header's value.
 ///
 /// # Errors
-/// 501 for those that AWS has and we lack, InvalidRequest for those that nobody has.
+/// InvalidRequest for those that S3 does not have.
 pub(super) fn algorithm(header: &str, text: &str) -> Result<ChecksumAlgorithm, Failure> {
-    const LACKING: [&str; 5] = ["SHA512", "MD5", "XXHASH64", "XXHASH3", "XXHASH128"];
-    text.parse().map_err(|_| match LACKING.iter().any(|name| name.eq_ignore_ascii_case(text)) {
-        true => Failure::header_not_implemented(&format!("{header}: {text}")),
-        false => Failure::request(format!("Value for {header} header is invalid.")),
-    })
+    text.parse().map_err(|_| invalid_value(header))
 }
 
 impl Call {
@@ -82,12 +78,7 @@ impl Call {
             let Some(short) = name.strip_prefix("x-amz-checksum-") else {
                 return Err(Failure::header_not_implemented(&format!("x-amz-trailer: {name}")));
             };
-            let algorithm = algorithm("x-amz-trailer", short).map_err(|mut failure| {
-                if failure.status == http::StatusCode::NOT_IMPLEMENTED {
-                    failure = Failure::header_not_implemented(&format!("x-amz-trailer: {name}"));
-                }
-                failure
-            })?;
+            let algorithm = algorithm("x-amz-trailer", short)?;
             if trailing.replace(algorithm).is_some() {
                 return Err(Failure::request("Expecting a single x-amz-checksum- trailer."));
             }

@@ -130,26 +130,17 @@ fn completed_parts(body: &[u8]) -> Result<Vec<CompletedPart>, Failure> {
 }
 
 fn part_checksum(part: &dto::CompletedPart) -> Result<Option<ChecksumValue>, Failure> {
-    let lacking = [
-        &part.checksum_md5,
-        &part.checksum_sha512,
-        &part.checksum_xxhash64,
-        &part.checksum_xxhash3,
-        &part.checksum_xxhash128,
-    ];
-    if lacking.into_iter().any(Option::is_some) {
-        return Err(Failure::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "NotImplemented",
-            "A part's checksum is of an algorithm that is not implemented.",
-        ));
-    }
     let stated = [
         (ChecksumAlgorithm::Crc32, &part.checksum_crc32),
         (ChecksumAlgorithm::Crc32c, &part.checksum_crc32c),
         (ChecksumAlgorithm::Crc64Nvme, &part.checksum_crc64nvme),
         (ChecksumAlgorithm::Sha1, &part.checksum_sha1),
         (ChecksumAlgorithm::Sha256, &part.checksum_sha256),
+        (ChecksumAlgorithm::Sha512, &part.checksum_sha512),
+        (ChecksumAlgorithm::Md5, &part.checksum_md5),
+        (ChecksumAlgorithm::Xxhash64, &part.checksum_xxhash64),
+        (ChecksumAlgorithm::Xxhash3, &part.checksum_xxhash3),
+        (ChecksumAlgorithm::Xxhash128, &part.checksum_xxhash128),
     ];
     let mut found = None;
     for (algorithm, text) in stated {
