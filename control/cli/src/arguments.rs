@@ -64,6 +64,29 @@ pub(crate) struct Front {
     /// Domains under which BUCKET.DOMAIN addresses a bucket (virtual-host style). May be given several times.
     #[arg(long = "domain", value_name = "DOMAIN", default_values_t = ["localhost".to_owned(), "s3.localhost".to_owned()])]
     pub(crate) domains: Vec<String>,
+    #[command(flatten)]
+    pub(crate) guard: Guard,
+}
+
+/// What stands between the network and S3: the same for `serve` and, from its file, for `gateway`.
+#[derive(Clone, Debug, Default, Args, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Guard {
+    /// Serve HTTPS with this certificate chain (PEM, the server's first). A changed file is taken up while running.
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "PENSTOCK_TLS_CERTIFICATE")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// The certificate's private key (PEM, not encrypted).
+    #[arg(long, value_name = "FILE", requires = "tls_certificate", env = "PENSTOCK_TLS_KEY")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Append a line for each request, in the format of S3's server access logs.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) access_log: Option<PathBuf>,
+    /// Append a JSON object for each change and each refusal.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_log: Option<PathBuf>,
+    /// Most requests a second of one access key; past it, 503 SlowDown. Default: no limit.
+    #[arg(long, value_name = "N")]
+    pub(crate) requests_per_second: Option<std::num::NonZeroU32>,
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ use penstock_proto::{Code, NodeId};
 use serde::Deserialize;
 
 use crate::Fatal;
+use crate::arguments::Guard;
 
 /// A number of bytes, written `64MiB`, `20 GiB`, `1TB` or plain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +100,9 @@ pub(crate) struct Gateway {
     pub(crate) buffers: Size,
     #[serde(default = "default_grace")]
     pub(crate) garbage_grace_seconds: u64,
+    /// TLS, logs of requests, limits: `[gateway.guard]`.
+    #[serde(default)]
+    pub(crate) guard: Guard,
 }
 
 /// `[[node]]`.
@@ -151,6 +155,11 @@ impl Config {
         let base = path.parent().unwrap_or(Path::new("."));
         config.cluster.key_file = base.join(&config.cluster.key_file);
         config.gateway.data = base.join(&config.gateway.data);
+        let guard = &mut config.gateway.guard;
+        let paths = [&mut guard.tls_certificate, &mut guard.tls_key, &mut guard.access_log, &mut guard.audit_log];
+        for path in paths.into_iter().flatten() {
+            *path = base.join(&*path);
+        }
         for node in &mut config.nodes {
             node.data = base.join(&node.data);
         }

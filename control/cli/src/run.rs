@@ -9,14 +9,14 @@ use std::time::Duration;
 use penstock_gateway::Gateway;
 use penstock_placement::{ClusterMap, NodeEntry};
 use penstock_proto::{MapEpoch, NodeId};
-use penstock_s3::FrontOptions;
+use penstock_s3::{FrontOptions, TlsFiles};
 use penstock_transport::{MemTransport, TcpMessenger, TcpOptions, TcpServerOptions, serve_tcp};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::Fatal;
-use crate::arguments::{GatewayArguments, NodeArguments, Serve};
+use crate::arguments::{GatewayArguments, Guard, NodeArguments, Serve};
 use crate::assemble::{self, DEVICE_FILE, GatewayParts, META_FOLDER, OpenNode, RootOnly};
 use crate::config::{Config, code_for};
 use crate::identity::{RootCredentials, read_cluster_key, read_or_make_cluster_key};
@@ -70,13 +70,30 @@ async fn resolve(text: &str) -> Result<SocketAddr, Fatal> {
 
 /// Shows a new root key pair, once, in a form to paste.
 #[allow(clippy::print_stdout, reason = "standard output is where the new key pair is promised to be")]
-fn show_new_credentials(credentials: &RootCredentials, address: SocketAddr) {
+fn show_new_credentials(credentials: &RootCredentials, scheme: &str, address: SocketAddr) {
     println!("AWS_ACCESS_KEY_ID={}", credentials.access_key_id);
     println!("AWS_SECRET_ACCESS_KEY={}", credentials.secret_access_key);
     println!(
-        "AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={} AWS_DEFAULT_REGION=us-east-1 aws --endpoint-url http://{address} s3 mb s3://first",
+        "AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={} AWS_DEFAULT_REGION=us-east-1 aws --endpoint-url {scheme}://{address} s3 mb s3://first",
         credentials.access_key_id, credentials.secret_access_key
     );
+}
+
+/// How the front is to behave.
+fn front_options(domains: Vec<String>, guard: Guard) -> Result<FrontOptions, Fatal> {
+    let tls = match (guard.tls_certificate, guard.tls_key) {
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+        (None, None) => None,
+        _ => return Err(Fatal("tls_certificate and tls_key go together: name both, or neither".to_owned())),
+    };
+    Ok(FrontOptions {
+        base_domains: domains,
+        tls,
+        access_log: guard.access_log,
+        audit_log: guard.audit_log,
+        requests_per_second_max: guard.requests_per_second,
+        ..FrontOptions::default()
+    })
 }
 
 /// Serves S3 until told to stop, then ends the gateway.
@@ -85,16 +102,17 @@ async fn serve_front(
     gateway: Gateway,
     folder: &Path,
     domains: Vec<String>,
+    guard: Guard,
     stop: CancellationToken,
 ) -> Result<(), Fatal> {
+    let options = front_options(domains, guard)?;
     let address = socket.local_addr().map_err(|error| Fatal::doing("the S3 address", error))?;
     let (credentials, new) = RootCredentials::read_or_make(folder)?;
     if new {
-        show_new_credentials(&credentials, address);
+        show_new_credentials(&credentials, if options.tls.is_some() { "https" } else { "http" }, address);
     }
     let listener = listen(socket, address)?;
     tracing::info!(%address, access_key_id = %credentials.access_key_id, "S3 is served");
-    let options = FrontOptions { base_domains: domains, ..FrontOptions::default() };
     let served = penstock_s3::serve(listener, gateway.clone(), Arc::new(RootOnly(credentials)), options, stop).await;
     gateway.shutdown().await;
     served.map_err(|error| Fatal::doing("serving S3", error))
@@ -158,7 +176,8 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Fatal> {
         garbage_grace_seconds: arguments.tuning.garbage_grace_seconds,
     })
     .await?;
-    let served = serve_front(socket, gateway, &arguments.data, arguments.front.domains, stop).await;
+    let served =
+        serve_front(socket, gateway, &arguments.data, arguments.front.domains, arguments.front.guard, stop).await;
     for node in open {
         node.store.close().await;
     }
@@ -221,7 +240,7 @@ pub(crate) async fn gateway(arguments: GatewayArguments) -> Result<(), Fatal> {
         garbage_grace_seconds: config.gateway.garbage_grace_seconds,
     })
     .await?;
-    serve_front(socket, gateway, &config.gateway.data, config.gateway.domains, stop).await
+    serve_front(socket, gateway, &config.gateway.data, config.gateway.domains, config.gateway.guard, stop).await
 }
 
 /// `penstock node`.

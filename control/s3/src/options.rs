@@ -1,8 +1,12 @@
 //! What the one who starts the front decides.
 
+use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use penstock_proto::limits;
+
+use crate::tls::TlsFiles;
 
 /// How the front behaves. [`FrontOptions::default`] suits a server that is reached by address, path style.
 #[derive(Clone, Debug)]
@@ -28,6 +32,14 @@ pub struct FrontOptions {
     pub write_stall_timeout: Duration,
     /// How long requests in flight may go on after shutdown was asked for.
     pub drain_timeout: Duration,
+    /// Serve TLS, and nothing else, with this certificate.
+    pub tls: Option<TlsFiles>,
+    /// Append S3's server access log to this file.
+    pub access_log: Option<PathBuf>,
+    /// Append a JSON line for each change and each refusal to this file.
+    pub audit_log: Option<PathBuf>,
+    /// Most requests a second of one access key, on average; bursts of as many are let through. Past it, 503 SlowDown.
+    pub requests_per_second_max: Option<NonZeroU32>,
 }
 
 impl FrontOptions {
@@ -48,6 +60,10 @@ impl Default for FrontOptions {
             body_idle_timeout: limits::BODY_IDLE_TIMEOUT,
             write_stall_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
+            tls: None,
+            access_log: None,
+            audit_log: None,
+            requests_per_second_max: None,
         }
     }
 }

@@ -20,6 +20,8 @@ use penstock_gateway::error::Error;
 use crate::exchange::{Exchange, HOST_ID};
 use crate::failure::Failure;
 use crate::gate::{Decision, Verdict};
+use crate::journal;
+use crate::server::Front;
 use crate::xml::Xml;
 
 /// How much of a body that failed before it was read is read all the same, so that the client sees the answer and not a reset.
@@ -109,7 +111,12 @@ pub(crate) struct Record {
     /// Who signed.
     pub(crate) access_key: String,
     /// What was answered.
-    pub(crate) status: Option<StatusCode>,
+    status: Option<StatusCode>,
+    /// How long the answer's head took.
+    turnaround: Duration,
+    changes_something: bool,
+    /// For the journal, where one is kept.
+    kept: Option<(Arc<Front>, journal::Head)>,
     /// The error's code.
     pub(crate) code: String,
     bytes_out: u64,
@@ -117,7 +124,12 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(exchange: Arc<Exchange>, method: Method, decision: &Decision) -> Self {
+    pub(crate) fn new(
+        exchange: Arc<Exchange>,
+        method: Method,
+        decision: &Decision,
+        kept: Option<(Arc<Front>, journal::Head)>,
+    ) -> Self {
         Self {
             exchange,
             started: Instant::now(),
@@ -130,15 +142,42 @@ impl Record {
             bucket: decision.target.bucket().unwrap_or("-").escape_debug().take(64).collect(),
             access_key: String::new(),
             status: None,
+            turnaround: Duration::ZERO,
+            changes_something: matches!(&decision.verdict, Verdict::Serve(op) if !op.only_reads()),
+            kept,
             code: String::new(),
             bytes_out: 0,
             complete: false,
         }
     }
+
+    /// Notes that the answer's head is ready.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        self.turnaround = self.started.elapsed();
+    }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if let Some((front, head)) = &self.kept {
+            front.journal.note(&journal::Entry {
+                head,
+                request_id: &self.exchange.id,
+                host_id: &HOST_ID,
+                owner: &front.options.owner_id,
+                requester: &self.access_key,
+                operation: self.operation,
+                changes_something: self.changes_something,
+                bucket: if self.bucket == "-" { "" } else { &self.bucket },
+                status: self.status.map_or(0, |status| status.as_u16()),
+                code: &self.code,
+                bytes_in: self.exchange.bytes_in(),
+                bytes_out: self.bytes_out,
+                total: self.started.elapsed(),
+                turnaround: self.turnaround,
+            });
+        }
         let mut outcome = String::new();
         if let Some(status) = self.status {
             let _ = write!(outcome, "{}", status.as_u16());

@@ -25,10 +25,14 @@ use crate::auth::Authenticator;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::gate::{self, Decision, Verdict};
+use crate::journal::{self, Journal};
 use crate::ops;
 use crate::options::{Credentials, FrontOptions};
+use crate::peer::{Peer, TlsVersion};
+use crate::rate::RateLimits;
 use crate::respond::{self, Answer, Record, SentBody};
 use crate::streams::RequestBody;
+use crate::tls::ReloadingTls;
 
 /// hyper's read buffer. Heads between [`limits::REQUEST_HEAD_BYTES_MAX`] and this get S3's error, larger ones hyper's 431.
 const READ_BUFFER_BYTES_MAX: usize = 256 << 10;
@@ -46,6 +50,8 @@ pub(crate) struct Front {
     pub(crate) gateway: Gateway,
     pub(crate) options: FrontOptions,
     authenticator: Authenticator,
+    pub(crate) journal: Journal,
+    rates: Option<RateLimits>,
 }
 
 /// Takes `address` without listening yet, so that a taken one is noticed before anything else is opened and nobody can
@@ -89,9 +95,19 @@ pub async fn serve(
     let authenticator = Authenticator::new(credentials, &options)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let drain_timeout = options.drain_timeout;
+    let journal = Journal::open(options.access_log.as_deref(), options.audit_log.as_deref())?;
+    let rates = options.requests_per_second_max.map(RateLimits::new);
+    let tls = options.tls.clone().map(ReloadingTls::open).transpose()?;
+    let acceptor = tls.as_ref().map(ReloadingTls::acceptor);
+    // Dropped, and with it cancelled, on every way out of here.
+    let following = shutdown.child_token();
+    let _following = following.clone().drop_guard();
+    if let Some(tls) = tls {
+        tokio::spawn(tls.follow(following));
+    }
     let connections = Arc::new(Semaphore::new(options.connections_max.min(Semaphore::MAX_PERMITS)));
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
-    let front = Arc::new(Front { gateway, options, authenticator });
+    let front = Arc::new(Front { gateway, options, authenticator, journal, rates });
     let tasks = TaskTracker::new();
     // Cancelled when draining took too long.
     let abort = CancellationToken::new();
@@ -101,8 +117,8 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
             () = shutdown.cancelled() => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) if is_about_one_connection(&error) => continue,
             Err(error) => {
                 tracing::error!(%error, pause_ms = pause.as_millis(), "can't accept connections; trying again");
@@ -118,9 +134,10 @@ pub async fn serve(
         match connections.clone().try_acquire_owned() {
             Ok(permit) => {
                 let (front, shutdown, abort) = (front.clone(), shutdown.clone(), abort.clone());
+                let acceptor = acceptor.clone();
                 tasks.spawn(async move {
                     tokio::select! {
-                        () = connection(stream, front, shutdown) => {}
+                        () = accepted_connection(stream, address, acceptor, front, shutdown) => {}
                         () = abort.cancelled() => {}
                     }
                     drop(permit);
@@ -171,15 +188,48 @@ async fn turn_away(mut stream: TcpStream) {
     while matches!(tokio::io::AsyncReadExt::read(&mut stream, &mut sink).await, Ok(1..)) {}
 }
 
-async fn connection(stream: TcpStream, front: Arc<Front>, shutdown: CancellationToken) {
+/// Shakes hands, where that is asked for, and serves the connection.
+async fn accepted_connection(
+    stream: TcpStream,
+    address: SocketAddr,
+    acceptor: Option<tokio_rustls::TlsAcceptor>,
+    front: Arc<Front>,
+    shutdown: CancellationToken,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY can't be set");
     }
+    let Some(acceptor) = acceptor else {
+        return connection(stream, Peer::plain(address), front, shutdown).await;
+    };
+    // A handshake counts as part of the first head: a client may take no longer for it.
+    let handshake = tokio::time::timeout(front.options.head_read_timeout, acceptor.accept(stream));
+    let handshake = tokio::select! {
+        handshake = handshake => handshake,
+        () = shutdown.cancelled() => return,
+    };
+    match handshake {
+        Ok(Ok(stream)) => {
+            let version = match stream.get_ref().1.protocol_version() {
+                Some(rustls::ProtocolVersion::TLSv1_3) => TlsVersion::V1_3,
+                _ => TlsVersion::V1_2,
+            };
+            connection(stream, Peer { address, tls: Some(version) }, front, shutdown).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, %address, "a TLS handshake failed"),
+        Err(_) => tracing::debug!(%address, "a TLS handshake took too long"),
+    }
+}
+
+async fn connection<S>(stream: S, peer: Peer, front: Arc<Front>, shutdown: CancellationToken)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
     let guarded = crate::stall::StallGuard::new(stream, front.options.write_stall_timeout);
     let head_read_timeout = front.options.head_read_timeout;
     let service = service_fn(move |request| {
         let front = front.clone();
-        async move { Ok::<_, Infallible>(answer(front, request).await) }
+        async move { Ok::<_, Infallible>(answer(front, peer, request).await) }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -203,18 +253,23 @@ async fn connection(stream: TcpStream, front: Arc<Front>, shutdown: Cancellation
 }
 
 /// One request, from head to answer.
-async fn answer(front: Arc<Front>, request: Request<Incoming>) -> Response<SentBody> {
+async fn answer(front: Arc<Front>, peer: Peer, request: Request<Incoming>) -> Response<SentBody> {
     let (mut head, incoming) = request.into_parts();
     let exchange = Exchange::new();
     let method = head.method.clone();
     let resource: String = head.uri.path().chars().take(limits::KEY_BYTES_MAX * 4).collect();
     let expects_continue = head.headers.contains_key("expect");
     let decision = gate::decide(&head, &front.options);
-    let mut record = Record::new(exchange.clone(), method.clone(), &decision);
+    let kept = front
+        .journal
+        .is_kept()
+        .then(|| (front.clone(), journal::Head::of(&head, peer, decision.target.key(), decision.target.bucket())));
+    let mut record = Record::new(exchange.clone(), method.clone(), &decision, kept);
     head.extensions.clear();
     let body = RequestBody::new(incoming, exchange.clone(), front.options.body_idle_timeout);
     // A bug in one request's code is that request's 500, not the end of the connection and of those behind it.
-    let outcome = AssertUnwindSafe(perform(&front, head, body, decision, &exchange, &mut record)).catch_unwind().await;
+    let outcome =
+        AssertUnwindSafe(perform(&front, peer, head, body, decision, &exchange, &mut record)).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|_| {
         tracing::error!(
             request_id = exchange.id,
@@ -230,12 +285,13 @@ async fn answer(front: Arc<Front>, request: Request<Incoming>) -> Response<SentB
         respond::error(&failure, &method, &resource, &exchange)
     });
     respond::finish_headers(answer.headers_mut(), &exchange, expects_continue);
-    record.status = Some(answer.status());
+    record.answered(answer.status());
     answer.map(|body| SentBody::new(body, record))
 }
 
 async fn perform(
     front: &Arc<Front>,
+    peer: Peer,
     head: http::request::Parts,
     body: RequestBody,
     decision: Decision,
@@ -247,12 +303,16 @@ async fn perform(
     }
     let authenticated = front.authenticator.authenticate(head, body, exchange).await?;
     record.access_key.clone_from(&authenticated.access_key);
+    if front.rates.as_ref().is_some_and(|rates| !rates.admit(&authenticated.access_key)) {
+        return Err(Failure::slow_down());
+    }
     let op = match decision.verdict {
         Verdict::Serve(op) => op,
         Verdict::Refuse(failure) | Verdict::Early(failure) => return Err(failure),
     };
     let call = ops::Call {
         front: front.clone(),
+        peer,
         target: decision.target,
         query: decision.query,
         headers: authenticated.headers,

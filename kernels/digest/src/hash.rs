@@ -82,7 +82,7 @@ macro_rules! xxhash {
             /// The state before the first byte, with seed 0.
             #[must_use]
             pub fn new() -> Self {
-                Self(Box::new(<$inner>::default()))
+                Self(Box::default())
             }
 
             /// Takes the next bytes of the message.

@@ -107,7 +107,7 @@ impl Op {
     }
 
     /// Whether it changes nothing.
-    fn only_reads(self) -> bool {
+    pub(crate) fn only_reads(self) -> bool {
         ["Get", "Head", "List"].iter().any(|start| self.name().starts_with(start))
     }
 }

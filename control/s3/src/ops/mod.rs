@@ -24,6 +24,7 @@ use s3s::TrailingHeaders;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::gate::{Op, Query, Target};
+use crate::peer::Peer;
 use crate::respond::Answer;
 use crate::server::Front;
 use crate::streams::Payload;
@@ -32,6 +33,7 @@ use crate::wire;
 /// An authenticated request that the gate has understood.
 pub(crate) struct Call {
     pub(crate) front: Arc<Front>,
+    pub(crate) peer: Peer,
     pub(crate) target: Target,
     pub(crate) query: Query,
     pub(crate) headers: HeaderMap,

@@ -199,7 +199,7 @@ pub(super) async fn complete(mut call: Call) -> Result<Answer, Failure> {
         checksum,
         conditions,
     };
-    let location = format!("http://{}/{bucket}/{}", host_of(&call.headers), wire::url_encoded(&key));
+    let location = format!("{}://{}/{bucket}/{}", call.peer.scheme(), host_of(&call.headers), wire::url_encoded(&key));
     let gateway = call.gateway().clone();
     let work = async move {
         let done = gateway.complete_upload(request).await?;

@@ -6,6 +6,7 @@ mod auth;
 mod bodies;
 mod client;
 mod connections;
+mod guarded;
 mod house;
 mod objects;
 mod uploads;
