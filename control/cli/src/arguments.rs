@@ -1,5 +1,6 @@
 //! The command line. What it says in `--help` is what it does.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -26,13 +27,16 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Gateway and storage nodes in one process: the whole store on one machine.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// The gateway alone; storage nodes are other processes, named in the configuration file.
     Gateway(GatewayArguments),
     /// One storage node, as the configuration file has it.
     Node(NodeArguments),
     /// Make the key that gateway and nodes share.
     ClusterKey(ClusterKeyArguments),
+    /// Benchmarks against peers and against what the machine can do at all (`penstock bench --help`).
+    #[command(disable_help_flag = true, disable_version_flag = true)]
+    Bench(BenchArguments),
 }
 
 #[derive(Debug, Args)]
@@ -127,4 +131,11 @@ pub(crate) struct ClusterKeyArguments {
     /// Where to write it. Refuses to replace a file.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArguments {
+    /// What penstock-bench is told: all of it is handed on.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    pub(crate) arguments: Vec<OsString>,
 }

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod assemble;
+mod bench;
 mod config;
 mod identity;
 mod run;
@@ -32,6 +33,10 @@ const DEFAULT_LOG: &str = "info,s3s=off,fjall=warn,lsm_tree=warn";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Command::Bench(bench) = &arguments.command {
+        eprintln!("penstock: {}", bench::run(&bench.arguments));
+        return ExitCode::FAILURE;
+    }
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("PENSTOCK_LOG")
@@ -52,10 +57,11 @@ fn main() -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         match arguments.command {
-            Command::Serve(serve) => run::serve(serve).await,
+            Command::Serve(serve) => run::serve(*serve).await,
             Command::Gateway(gateway) => run::gateway(gateway).await,
             Command::Node(node) => run::node(node).await,
             Command::ClusterKey(key) => identity::make_cluster_key_file(&key.out),
+            Command::Bench(_) => unreachable!("the benchmarks have been run"),
         }
     });
     // Blocking tasks (a hash, a read of a slow disk) get a moment; they never decide whether we end.
