@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::error::{LabError, Result};
 
 /// What to build.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum What<'a> {
     /// A package's program: (package, program).
     Bin(&'a str, &'a str),

@@ -38,14 +38,20 @@ impl Folders {
         Ok(folders)
     }
 
-    /// Removes what an earlier run left. Only the holder of the lock may.
-    pub(crate) fn sweep(&self) -> Result<()> {
-        for folder in [&self.run, &self.logs] {
-            std::fs::remove_dir_all(folder).on(folder)?;
-            std::fs::create_dir_all(folder).on(folder)?;
-        }
-        Ok(())
+    /// Removes an earlier run's logs. Only the holder of the lock may.
+    pub(crate) fn empty_logs(&self) -> Result<()> {
+        empty(&self.logs)
     }
+
+    /// Removes an earlier run's sockets and disks. Only the holder of the lock may.
+    pub(crate) fn empty_run(&self) -> Result<()> {
+        empty(&self.run)
+    }
+}
+
+fn empty(folder: &Path) -> Result<()> {
+    std::fs::remove_dir_all(folder).on(folder)?;
+    std::fs::create_dir_all(folder).on(folder)
 }
 
 /// The right to run guests on this machine: emulated CPUs take all the cores there are, so two labs at a time would

@@ -11,7 +11,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use crate::protocol::{self, Ending, Order, Report, Stream};
 use crate::topology::Role;
 
 /// How long a guest may take from power on until its agent reports, with other guests booting beside it on two cores.
-const BOOT_MAX_S: u64 = 90;
+const BOOT_MAX_S: u64 = 180;
 /// How much longer the lab waits than the agent, which kills a program at its limit.
 const AGENT_GRACE: Duration = Duration::from_secs(5);
 /// How long an orderly switch-off may take.
@@ -70,10 +71,16 @@ pub(crate) struct Guest {
     /// Its role.
     pub(crate) role: Role,
     process: Child,
+    line: Arc<Line>,
+}
+
+/// The control channel's end in the lab.
+struct Line {
+    name: String,
     orders: Mutex<UnixStream>,
     listeners: Listeners,
     console: PathBuf,
-    next_id: std::sync::atomic::AtomicU32,
+    next_id: AtomicU32,
 }
 
 /// A guest on its way up.
@@ -110,16 +117,8 @@ impl Booting {
 
     /// Waits for the guest's agent.
     pub(crate) fn ready(mut self) -> Result<Guest> {
-        let answer = self.connect();
-        let mut guest = match answer {
-            Ok(stream) => Guest::new(self, stream)?,
-            Err(error) => {
-                kill(&mut self.process);
-                return Err(error);
-            }
-        };
-        guest.process.try_wait().ok();
-        Ok(guest)
+        let stream = self.connect().inspect_err(|_| kill(&mut self.process))?;
+        Guest::new(self, stream)
     }
 
     fn connect(&mut self) -> Result<UnixStream> {
@@ -171,7 +170,9 @@ fn arguments(role: &Role, settings: &Settings, socket: &Path, console: &Path) ->
     let hosts: Vec<String> = settings.hosts.iter().map(|(name, address)| format!("{address}={name}")).collect();
     let network = if settings.switch_port.is_some() { "switch" } else { "veth" };
     let words = [
-        "console=ttyS0 quiet loglevel=4 panic=-1 random.trust_cpu=on mitigations=off".to_owned(),
+        "console=ttyS0 quiet loglevel=4 panic=-1 random.trust_cpu=on mitigations=off audit=0 apparmor=0 nowatchdog \
+         rcupdate.rcu_expedited=1"
+            .to_owned(),
         format!("lab.name={} lab.network={network} lab.address={}", role.name, role.address),
         format!("lab.disk={} lab.limit_s={}", u8::from(role.has_disk), settings.limit_s),
         format!("lab.agent={} lab.hosts={}", agent.display(), hosts.join(",")),
@@ -198,7 +199,9 @@ fn arguments(role: &Role, settings: &Settings, socket: &Path, console: &Path) ->
     }
     if role.has_disk {
         let disk = settings.run.join(format!("{}.disk", role.name));
-        make_disk(&disk)?;
+        if !disk.exists() {
+            make_disk(&disk)?;
+        }
         add("-drive", format!("file={},if=none,id=disk,format=raw", disk.display()));
         add("-device", format!("nvme,drive=disk,serial={}", role.name));
     }
@@ -229,6 +232,16 @@ fn kill(process: &mut Child) {
     let _ = process.wait();
 }
 
+impl Line {
+    fn order(&self, order: &Order) -> Result<()> {
+        protocol::write(&mut *lock(&self.orders), order).map_err(|_| self.died())
+    }
+
+    fn died(&self) -> LabError {
+        LabError::Guest { name: self.name.clone(), what: format!("it died\n{}", console_end(&self.console)) }
+    }
+}
+
 impl Guest {
     fn new(booting: Booting, stream: UnixStream) -> Result<Guest> {
         let Booting { role, process, console, .. } = booting;
@@ -237,35 +250,28 @@ impl Guest {
         stream.set_read_timeout(None).on(Path::new("the control channel"))?;
         let of_thread = Arc::clone(&listeners);
         std::thread::spawn(move || distribute(stream, &of_thread));
-        Ok(Guest { role, process, orders: Mutex::new(orders), listeners, console, next_id: 1.into() })
+        let line = Line {
+            name: role.name.clone(),
+            orders: Mutex::new(orders),
+            listeners,
+            console,
+            next_id: AtomicU32::new(1),
+        };
+        Ok(Guest { role, process, line: Arc::new(line) })
     }
 
     /// Starts a program.
-    pub(crate) fn start(
-        &self,
-        argv: &[String],
-        variables: &[(String, String)],
-        folder: &str,
-        limit_s: u64,
-        wants_input: bool,
-    ) -> Result<Run<'_>> {
-        let id = self.next_id.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    pub(crate) fn start(&self, program: Program<'_>) -> Result<Run> {
+        let Program { argv, variables, folder, limit_s, wants_input } = program;
+        let id = self.line.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, events) = channel();
-        lock(&self.listeners).insert(id, sender);
+        lock(&self.line.listeners).insert(id, sender);
         let (argv, variables, folder) = (argv.to_vec(), variables.to_vec(), folder.to_owned());
         let command = protocol::Command { id, argv, variables, folder, limit_s, wants_input };
         let deadline = Instant::now() + Duration::from_secs(limit_s) + AGENT_GRACE;
         let what = command.argv.first().cloned().unwrap_or_default();
-        self.order(&Order::Start(command))?;
-        Ok(Run { guest: self, id, events, deadline, limit_s, what })
-    }
-
-    fn order(&self, order: &Order) -> Result<()> {
-        protocol::write(&mut *lock(&self.orders), order).map_err(|_| self.died())
-    }
-
-    fn died(&self) -> LabError {
-        LabError::Guest { name: self.role.name.clone(), what: format!("it died\n{}", console_end(&self.console)) }
+        self.line.order(&Order::Start(command))?;
+        Ok(Run { control: Control { line: Arc::clone(&self.line), id }, events, deadline, limit_s, what })
     }
 
     /// The power goes: nothing is flushed, nobody is told.
@@ -275,7 +281,7 @@ impl Guest {
 
     /// Flushes disks and switches off; kills what does not listen.
     pub(crate) fn power_off(mut self) {
-        if self.order(&Order::PowerOff).is_ok() {
+        if self.line.order(&Order::PowerOff).is_ok() {
             let deadline = Instant::now() + POWER_OFF_MAX;
             while Instant::now() < deadline && matches!(self.process.try_wait(), Ok(None)) {
                 std::thread::sleep(POLL);
@@ -315,53 +321,82 @@ fn distribute(mut stream: UnixStream, listeners: &Listeners) {
     lock(listeners).clear();
 }
 
-/// A program that runs in a guest.
-pub(crate) struct Run<'a> {
-    guest: &'a Guest,
+/// A program to run in a guest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Program<'a> {
+    /// Program and arguments.
+    pub(crate) argv: &'a [String],
+    /// Variables for it.
+    pub(crate) variables: &'a [(String, String)],
+    /// Folder to run in.
+    pub(crate) folder: &'a str,
+    /// Killed after so many seconds.
+    pub(crate) limit_s: u64,
+    /// Whether it will be given input.
+    pub(crate) wants_input: bool,
+}
+
+/// Input and signals for a program that runs.
+#[derive(Clone)]
+pub(crate) struct Control {
+    line: Arc<Line>,
     id: u32,
+}
+
+impl Control {
+    /// Gives the program input; nothing ends it.
+    pub(crate) fn input(&self, bytes: &[u8]) -> Result<()> {
+        self.line.order(&Order::Input(self.id, bytes.to_vec()))
+    }
+
+    /// Sends a signal to the program and to what it has started.
+    pub(crate) fn signal(&self, number: i32) -> Result<()> {
+        self.line.order(&Order::Signal(self.id, number))
+    }
+}
+
+/// A program that runs in a guest.
+pub(crate) struct Run {
+    /// Its input and signals.
+    pub(crate) control: Control,
     events: Receiver<Event>,
     deadline: Instant,
     limit_s: u64,
     what: String,
 }
 
-impl Run<'_> {
+impl Run {
     /// The next thing the program says. After [`Event::Ended`] this must not be called again.
     pub(crate) fn next(&self) -> Result<Event> {
-        use std::sync::mpsc::RecvTimeoutError;
+        let line = &self.control.line;
         match self.events.recv_timeout(self.deadline.saturating_duration_since(Instant::now())) {
             Ok(event) => Ok(event),
-            Err(RecvTimeoutError::Disconnected) => Err(self.guest.died()),
-            Err(RecvTimeoutError::Timeout) => Err(LabError::TimedOut {
-                what: format!("{} in {}", self.what, self.guest.role.name),
-                limit_s: self.limit_s,
-            }),
+            Err(RecvTimeoutError::Disconnected) => Err(line.died()),
+            Err(RecvTimeoutError::Timeout) => {
+                let what = format!("{} in {} (which no longer answers)", self.what, line.name);
+                Err(LabError::TimedOut { what, limit_s: self.limit_s })
+            }
         }
-    }
-
-    /// Gives the program input; nothing ends it.
-    pub(crate) fn input(&self, bytes: &[u8]) -> Result<()> {
-        self.guest.order(&Order::Input(self.id, bytes.to_vec()))
-    }
-
-    /// Sends a signal to the program and what it has started.
-    pub(crate) fn signal(&self, number: i32) -> Result<()> {
-        self.guest.order(&Order::Signal(self.id, number))
     }
 
     /// Waits for the end, with the output going where this process's goes.
     pub(crate) fn stream(&self) -> Result<Ending> {
         loop {
             match self.next()? {
-                Event::Output(Stream::Out, bytes) => {
-                    let mut out = std::io::stdout();
-                    let _ = out.write_all(&bytes).and_then(|()| out.flush());
-                }
-                Event::Output(Stream::Err, bytes) => {
-                    let _ = std::io::stderr().write_all(&bytes);
-                }
+                Event::Output(stream, bytes) => show(stream, &bytes),
                 Event::Ended(ending) => return Ok(ending),
             }
         }
     }
+}
+
+/// Writes a program's output where this process's goes. A reader that has gone is no reason to end.
+pub(crate) fn show(stream: Stream, bytes: &[u8]) {
+    let _ = match stream {
+        Stream::Out => {
+            let mut out = std::io::stdout();
+            out.write_all(bytes).and_then(|()| out.flush())
+        }
+        Stream::Err => std::io::stderr().write_all(bytes),
+    };
 }

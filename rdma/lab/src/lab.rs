@@ -1,11 +1,19 @@
-//! A topology, booted.
+//! A topology, booted, and what tests can do to it.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::{LabError, OnPath, Result};
 use crate::folders::Folders;
-use crate::guest::{Booting, Guest, Settings};
+use crate::guest::{Booting, Guest, Program, Run, Settings};
 use crate::initramfs;
 use crate::kernel::Kernel;
+use crate::switch::Switch;
+use crate::task::Task;
 use crate::topology::Topology;
+
+/// How long small commands (`tc`, `ip`) may take in a guest.
+pub(crate) const SMALL_COMMAND_MAX_S: u64 = 30;
 
 /// How big guests are, and how long they may live.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +29,9 @@ pub(crate) struct Size {
 /// Running guests. Dropping it kills them all.
 pub(crate) struct Lab {
     guests: Vec<Guest>,
+    settings: Settings,
+    switch: Option<Switch>,
+    next_log: AtomicU32,
 }
 
 impl Lab {
@@ -28,9 +39,11 @@ impl Lab {
     /// long as the lab.
     pub(crate) fn boot(folders: &Folders, topology: Topology, size: Size) -> Result<Lab> {
         let kernel = Kernel::obtain(&folders.kernels)?;
+        folders.empty_run()?;
         let initramfs = folders.run.join("initramfs");
         std::fs::write(&initramfs, initramfs::build(&kernel)?).on(&initramfs)?;
         let roles = topology.roles();
+        let switch = topology.is_joined().then(Switch::start).transpose()?;
         let settings = Settings {
             image: kernel.image,
             initramfs,
@@ -40,18 +53,93 @@ impl Lab {
             cpus: size.cpus,
             limit_s: size.limit_s,
             hosts: roles.iter().map(|role| (role.name.clone(), role.address)).collect(),
-            switch_port: None,
+            switch_port: switch.as_ref().map(Switch::port),
         };
         let booting: Vec<Booting> = roles.iter().map(|role| Booting::start(role, &settings)).collect::<Result<_>>()?;
         let guests = booting.into_iter().map(Booting::ready).collect::<Result<_>>()?;
-        Ok(Lab { guests })
+        Ok(Lab { guests, settings, switch, next_log: AtomicU32::new(1) })
     }
 
     /// The guest called `name`.
     pub(crate) fn guest(&self, name: &str) -> Result<&Guest> {
-        self.guests.iter().find(|guest| guest.role.name == name).ok_or_else(|| {
-            let names: Vec<&str> = self.guests.iter().map(|guest| guest.role.name.as_str()).collect();
-            LabError::Setup(format!("there is no guest '{name}': {}", names.join(", ")))
-        })
+        self.guests.iter().find(|guest| guest.role.name == name).ok_or_else(|| self.no_guest(name))
+    }
+
+    fn no_guest(&self, name: &str) -> LabError {
+        LabError::Setup(format!("there is no guest '{name}': {}", self.names().collect::<Vec<_>>().join(", ")))
+    }
+
+    /// The names of all guests that run.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.guests.iter().map(|guest| guest.role.name.as_str())
+    }
+
+    /// A guest's address on the network between guests.
+    pub(crate) fn address(&self, name: &str) -> Result<Ipv4Addr> {
+        Ok(self.guest(name)?.role.address)
+    }
+
+    /// Starts a program with full control over its input and output.
+    pub(crate) fn launch(&self, guest: &str, program: Program<'_>) -> Result<Run> {
+        self.guest(guest)?.start(program)
+    }
+
+    /// Starts a program in the background; its output goes to a log of its own.
+    pub(crate) fn start(&self, guest: &str, argv: &[&str], limit_s: u64) -> Result<Task> {
+        let argv: Vec<String> = argv.iter().map(|&word| word.to_owned()).collect();
+        let program = Program { argv: &argv, variables: &[], folder: "/", limit_s, wants_input: false };
+        let base = argv[0].rsplit('/').next().unwrap_or_default();
+        let number = self.next_log.fetch_add(1, Ordering::Relaxed);
+        let log = self.settings.logs.join(format!("{number:03}-{guest}-{base}.log"));
+        let run = self.launch(guest, program)?;
+        Task::watch(run, &format!("{guest}: {}", argv.join(" ")), &log, limit_s)
+    }
+
+    /// Runs a program to its end, which must be a good one, and gives its standard output.
+    pub(crate) fn run(&self, guest: &str, argv: &[&str], limit_s: u64) -> Result<String> {
+        self.start(guest, argv, limit_s)?.finish()
+    }
+
+    /// Runs a shell's command line to its end, which must be a good one, and gives its standard output.
+    pub(crate) fn shell(&self, guest: &str, line: &str) -> Result<String> {
+        self.run(guest, &["sh", "-c", line], SMALL_COMMAND_MAX_S)
+    }
+
+    /// Takes the power from a guest. What runs there fails; its disk keeps what was flushed.
+    pub(crate) fn kill(&mut self, name: &str) -> Result<()> {
+        let at = self.guests.iter().position(|guest| guest.role.name == name).ok_or_else(|| self.no_guest(name))?;
+        self.guests.remove(at).kill();
+        Ok(())
+    }
+
+    /// Boots a guest that was killed, with its disk as it is.
+    pub(crate) fn revive(&mut self, topology: Topology, name: &str) -> Result<()> {
+        let roles = topology.roles();
+        let role = roles.iter().find(|role| role.name == name).ok_or_else(|| self.no_guest(name))?;
+        let guest = Booting::start(role, &self.settings)?.ready()?;
+        self.guests.push(guest);
+        Ok(())
+    }
+
+    /// Makes a guest's outgoing network bad, by `tc netem`: `loss 1%`, `delay 10ms`; `""` makes it good again.
+    pub(crate) fn netem(&self, guest: &str, trouble: &str) -> Result<()> {
+        let line = if trouble.is_empty() {
+            "tc qdisc del dev lab0 root".to_owned()
+        } else {
+            format!("tc qdisc replace dev lab0 root netem limit 10000 {trouble}")
+        };
+        self.shell(guest, &line).map(drop)
+    }
+
+    /// Frames that the network between guests dropped on its own, because a guest did not keep up.
+    pub(crate) fn dropped_frames(&self) -> u64 {
+        self.switch.as_ref().map_or(0, Switch::dropped_frames)
+    }
+
+    /// Switches all guests off in order.
+    pub(crate) fn power_off(self) {
+        for guest in self.guests {
+            guest.power_off();
+        }
     }
 }

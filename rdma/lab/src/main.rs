@@ -6,7 +6,6 @@
 //!
 //! A lab that can't start is an error, never a success; everything is bounded in time; guests die with this process.
 #![forbid(unsafe_code)]
-#![allow(dead_code, reason = "clusters, which use the rest, come with the next commit")]
 #![allow(clippy::print_stdout, reason = "a program for people: it prints")]
 
 mod agent;
@@ -18,8 +17,15 @@ mod guest;
 mod initramfs;
 mod kernel;
 mod lab;
+mod perftest;
 mod protocol;
+mod suite;
+mod switch;
+mod table;
+mod task;
+mod tests_of_lab;
 mod topology;
+mod up;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,7 +34,9 @@ use clap::{Args, Parser, Subcommand};
 
 use error::{LabError, Result};
 use folders::{Folders, Lock};
+use guest::Program;
 use lab::{Lab, Size};
+use protocol::Ending;
 use topology::Topology;
 
 #[derive(Parser)]
@@ -42,6 +50,14 @@ struct Arguments {
 enum Sub {
     /// Run one program of this machine in a guest; its output and its status become this program's.
     Run(Run),
+    /// A shell in a guest: of the lab that is up, or of one booted for it.
+    Shell(Shell),
+    /// Boot guests that stay until `down` or Ctrl-C; `run` and `shell` use them meanwhile.
+    Up(Common),
+    /// Switch off the guests that are up.
+    Down,
+    /// Run the tests that need an RDMA device.
+    Test(Test),
     /// Internal: the program in a guest that obeys the lab.
     #[command(hide = true)]
     Agent {
@@ -61,7 +77,7 @@ struct Common {
     /// Emulated CPUs per guest.
     #[arg(long, default_value_t = 2)]
     cpus: u32,
-    /// Seconds until the command is killed; the guests a minute and a half later, whatever happens.
+    /// Seconds until the command is killed; the guests some minutes later, whatever happens.
     #[arg(long, default_value_t = 120)]
     timeout: u64,
     /// Seconds to wait for another lab on this machine.
@@ -69,9 +85,12 @@ struct Common {
     wait: u64,
 }
 
+/// How much longer than its program a guest may live: it has to boot first.
+const BOOT_GRACE_S: u64 = 240;
+
 impl Common {
-    fn size(&self) -> Size {
-        Size { memory_mib: self.memory, cpus: self.cpus, limit_s: self.timeout + 90 }
+    fn size(&self, limit_s: u64) -> Size {
+        Size { memory_mib: self.memory, cpus: self.cpus, limit_s: limit_s + BOOT_GRACE_S }
     }
 }
 
@@ -79,9 +98,9 @@ impl Common {
 struct Run {
     #[command(flatten)]
     common: Common,
-    /// The guest to run in.
-    #[arg(long, default_value = "one")]
-    guest: String,
+    /// The guest to run in; without it the topology's first: `one`, `a`, `client`.
+    #[arg(long)]
+    guest: Option<String>,
     /// A variable for the program: NAME=VALUE; may be given more than once.
     #[arg(long = "env", value_name = "NAME=VALUE")]
     variables: Vec<String>,
@@ -96,9 +115,64 @@ struct Run {
     argv: Vec<String>,
 }
 
+#[derive(Args)]
+struct Shell {
+    #[command(flatten)]
+    common: Common,
+    /// The guest; without it the topology's first: `one`, `a`, `client`.
+    #[arg(long)]
+    guest: Option<String>,
+}
+
+#[derive(Args)]
+struct Test {
+    /// Only tests whose names contain one of these.
+    filters: Vec<String>,
+    /// List the tests and end.
+    #[arg(long)]
+    list: bool,
+    /// Seconds until tests that have not begun fail.
+    #[arg(long, default_value_t = 600)]
+    limit: u64,
+    /// Seconds to wait for another lab on this machine.
+    #[arg(long, default_value_t = 900)]
+    wait: u64,
+}
+
+/// Guests of a cluster are many and small.
+fn size_for_tests(topology: Topology) -> Size {
+    match topology {
+        Topology::One => Size { memory_mib: 512, cpus: 2, limit_s: TEST_GUEST_MAX_S },
+        Topology::Pair => Size { memory_mib: 384, cpus: 1, limit_s: TEST_GUEST_MAX_S },
+        Topology::Cluster { .. } => Size { memory_mib: 256, cpus: 1, limit_s: TEST_GUEST_MAX_S },
+    }
+}
+
+/// Seconds that a guest of the tests may live, should everything else that ends it fail.
+const TEST_GUEST_MAX_S: u64 = 1200;
+
+fn test(arguments: &Test) -> Result<i32> {
+    if arguments.list {
+        for test in table::TESTS {
+            println!("{:10} {}", test.topology.to_string(), test.name);
+        }
+        return Ok(0);
+    }
+    let folders = Folders::find()?;
+    let _lock = Lock::take(arguments.wait)?;
+    folders.empty_logs()?;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(arguments.limit);
+    let (_, failed) = suite::run(table::TESTS, &arguments.filters, &folders, size_for_tests, deadline)?;
+    Ok(i32::from(failed > 0))
+}
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Sub::Run(arguments) => run(&arguments),
+        Sub::Test(arguments) => test(&arguments),
+        Sub::Shell(arguments) => shell(&arguments),
+        Sub::Up(common) => up(&common),
+        Sub::Down => Folders::find().and_then(|folders| up::down(&folders)).map(|()| 0),
         Sub::Agent { channel } => {
             return match agent::serve(&channel) {
                 Ok(()) => ExitCode::SUCCESS,
@@ -142,34 +216,74 @@ fn variables(given: &[String]) -> Result<Vec<(String, String)>> {
     given.iter().map(split).collect()
 }
 
+fn here() -> Result<String> {
+    let folder = std::env::current_dir().map_err(|error| LabError::Setup(format!("the current folder: {error}")))?;
+    Ok(folder.display().to_string())
+}
+
 fn run(arguments: &Run) -> Result<i32> {
     let variables = variables(&arguments.variables)?;
-    let here = std::env::current_dir().map_err(|error| LabError::Setup(format!("the current folder: {error}")))?;
     let folders = Folders::find()?;
     let argv = match &arguments.tests_of {
         Some(package) => {
-            let what = arguments
-                .test
-                .as_ref()
-                .map_or(build::What::UnitTests(package), |test| build::What::Test(package, test));
+            let unit = build::What::UnitTests(package);
+            let what = arguments.test.as_ref().map_or(unit, |test| build::What::Test(package, test));
             let program = build::program(what, &folders.tree)?.display().to_string();
             [&[program], arguments.argv.as_slice()].concat()
         }
         None => resolved(&arguments.argv)?,
     };
-    let _lock = Lock::take(arguments.common.wait)?;
-    folders.sweep()?;
-    let lab = Lab::boot(&folders, arguments.common.topology, arguments.common.size())?;
-    let guest = lab.guest(&arguments.guest)?;
-    let run = guest.start(&argv, &variables, &here.display().to_string(), arguments.common.timeout, false)?;
-    let ending = run.stream()?;
+    let limit_s = arguments.common.timeout;
+    let folder = here()?;
+    let program = Program { argv: &argv, variables: &variables, folder: &folder, limit_s, wants_input: false };
+    let ending = in_guest(arguments.guest.as_deref(), &arguments.common, &folders, program)?;
     match &ending {
-        protocol::Ending::Exit(_) => {}
-        protocol::Ending::Signal(signal) => eprintln!("lab: {} was ended by signal {signal}", argv[0]),
-        protocol::Ending::TimedOut => {
-            eprintln!("lab: {} ran past {} s and was killed", argv[0], arguments.common.timeout);
-        }
-        protocol::Ending::NotStarted(why) => eprintln!("lab: can't be started: {why}"),
+        Ending::Exit(_) => {}
+        Ending::Signal(signal) => eprintln!("lab: {} was ended by signal {signal}", argv[0]),
+        Ending::TimedOut => eprintln!("lab: {} ran past {limit_s} s and was killed", argv[0]),
+        Ending::NotStarted(why) => eprintln!("lab: {why}"),
     }
     Ok(ending.status())
 }
+
+/// Runs a program in a guest of the lab that is up, or of one booted for it alone.
+fn in_guest(guest: Option<&str>, common: &Common, folders: &Folders, program: Program<'_>) -> Result<Ending> {
+    if let Some(lab) = up::connect(folders) {
+        return up::run_in(lab, guest, program);
+    }
+    let _lock = Lock::take(common.wait)?;
+    folders.empty_logs()?;
+    let lab = Lab::boot(folders, common.topology, common.size(program.limit_s))?;
+    let roles = common.topology.roles();
+    let run = lab.launch(guest.unwrap_or(&roles[0].name), program)?;
+    if program.wants_input {
+        up::type_into_run(&run);
+    }
+    run.stream()
+}
+
+fn shell(arguments: &Shell) -> Result<i32> {
+    let folders = Folders::find()?;
+    let (argv, variables) = (up::shell_argv(), [("TERM".to_owned(), std::env::var("TERM").unwrap_or_default())]);
+    let _terminal = up::RawTerminal::enter();
+    let folder = here()?;
+    let program = up::shell_program(&argv, &variables, &folder);
+    Ok(in_guest(arguments.guest.as_deref(), &arguments.common, &folders, program)?.status())
+}
+
+fn up(common: &Common) -> Result<i32> {
+    let folders = Folders::find()?;
+    let _lock = Lock::take(common.wait)?;
+    folders.empty_logs()?;
+    let lab = Lab::boot(&folders, common.topology, common.size(UP_MAX_S))?;
+    println!("up: {}; in another terminal:", lab.names().collect::<Vec<_>>().join(", "));
+    for name in lab.names() {
+        println!("  ./dev lab shell --guest {name}      ({})", lab.address(name)?);
+    }
+    println!("  ./dev lab run --guest NAME -- PROGRAM ARGS...\n  ./dev lab down      (or Ctrl-C here)");
+    up::serve(lab, &folders)?;
+    Ok(0)
+}
+
+/// Guests that stay up do so for at most a day.
+const UP_MAX_S: u64 = 24 * 3600;
