@@ -50,6 +50,13 @@ pub(crate) struct Serve {
     /// Where S3 clients connect.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000", env = "PENSTOCK_LISTEN")]
     pub(crate) listen: SocketAddr,
+    /// Whether clients of ours may reach the storage nodes themselves, so that payload need not pass through the gateway:
+    /// the nodes listen beside the S3 address, and serve whoever brings a capability that the gateway has signed.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, env = "PENSTOCK_DIRECT")]
+    pub(crate) direct: bool,
+    /// The first of the ports where the nodes listen, one each. 0: any that are free.
+    #[arg(long, value_name = "PORT", default_value_t = 0, env = "PENSTOCK_NODE_PORT")]
+    pub(crate) node_port: u16,
     /// Another code than the default for so many nodes, for example "RS(4,2)".
     #[arg(long, value_name = "CODE")]
     pub(crate) code: Option<Code>,

@@ -1,5 +1,6 @@
 //! Puts rooms together: a node over its directory, a gateway over its metadata, a front over its gateway.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use penstock_gateway::{Gateway, GatewayOptions};
 use penstock_meta::kv::FjallKv;
 use penstock_node::{NodeOptions, StorageNode};
 use penstock_placement::ClusterMap;
+use penstock_proto::plan::NodeAddress;
 use penstock_proto::{ClusterKey, Code, NodeId, SystemClock};
 use penstock_store::{EngineKind, ShardStore, StoreOptions};
 use penstock_transport::Messenger;
@@ -96,6 +98,8 @@ pub(crate) struct GatewayParts {
     pub(crate) messenger: Arc<dyn Messenger>,
     pub(crate) buffers_bytes: u64,
     pub(crate) garbage_grace_seconds: u64,
+    /// Where clients reach the nodes.
+    pub(crate) node_addresses: HashMap<NodeId, Vec<NodeAddress>>,
 }
 
 /// The folder of the metadata within a gateway's directory.
@@ -120,6 +124,7 @@ pub(crate) async fn open_gateway(parts: GatewayParts) -> Result<Gateway, Fatal> 
         hashes: Some(hashes),
         garbage_grace_ms: parts.garbage_grace_seconds * 1000,
         buffers: Some(pool),
+        node_addresses: parts.node_addresses,
         ..GatewayOptions::new(parts.code, parts.cluster_map, parts.cluster_key)
     };
     Ok(Gateway::new(Arc::new(kv), executor, Arc::new(SystemClock), options))

@@ -1,11 +1,12 @@
 //! The configuration file of a cluster of processes (docs/CONFIGURATION.md). Nonsense is refused, not ignored.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use penstock_proto::plan::NodeAddress;
 use penstock_proto::{Code, NodeId};
 use serde::Deserialize;
 
@@ -112,6 +113,8 @@ pub(crate) struct Node {
     pub(crate) id: u16,
     /// `host:port` where the gateway reaches it.
     pub(crate) address: String,
+    /// `host:port` where clients reach it, when that is another address; empty when they can't.
+    pub(crate) advertise: Option<String>,
     /// Where the node itself listens, when that is another address (behind NAT, or 0.0.0.0).
     pub(crate) listen: Option<String>,
     /// Its directory.
@@ -185,6 +188,14 @@ impl Config {
             }
         }
         Ok(config)
+    }
+
+    /// Where clients reach the nodes.
+    pub(crate) fn node_addresses(&self) -> HashMap<NodeId, Vec<NodeAddress>> {
+        let address = |node: &Node| node.advertise.clone().unwrap_or_else(|| node.address.clone());
+        let reachable = self.nodes.iter().filter(|node| !address(node).is_empty());
+        let tcp = |node| vec![NodeAddress { transport: "tcp".to_owned(), address: address(node) }];
+        reachable.map(|node| (NodeId(node.id), tcp(node))).collect()
     }
 
     /// The code of new objects, which the nodes must be able to hold.

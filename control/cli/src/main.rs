@@ -5,6 +5,7 @@ mod arguments;
 mod assemble;
 mod bench;
 mod config;
+mod direct;
 mod identity;
 mod run;
 

@@ -19,6 +19,7 @@ use crate::Fatal;
 use crate::arguments::{GatewayArguments, Guard, NodeArguments, Serve};
 use crate::assemble::{self, DEVICE_FILE, GatewayParts, META_FOLDER, OpenNode, RootOnly};
 use crate::config::{Config, code_for};
+use crate::direct::Direct;
 use crate::identity::{RootCredentials, read_cluster_key, read_or_make_cluster_key};
 
 /// How long blocking work may take once everything else has ended.
@@ -96,6 +97,18 @@ fn front_options(domains: Vec<String>, guard: Guard) -> Result<FrontOptions, Fat
     })
 }
 
+/// Prints what passed through the gateway, whenever SIGUSR1 asks.
+#[allow(clippy::print_stdout, reason = "standard output is where it is asked for")]
+fn print_traffic(gateway: Gateway) -> Result<tokio::task::JoinHandle<()>, Fatal> {
+    let mut asked =
+        signal(SignalKind::user_defined1()).map_err(|error| Fatal::doing("listening for SIGUSR1", error))?;
+    Ok(tokio::spawn(async move {
+        while asked.recv().await.is_some() {
+            println!("{}", gateway.stats());
+        }
+    }))
+}
+
 /// Serves S3 until told to stop, then ends the gateway.
 async fn serve_front(
     socket: TcpSocket,
@@ -113,8 +126,11 @@ async fn serve_front(
     }
     let listener = listen(socket, address)?;
     tracing::info!(%address, access_key_id = %credentials.access_key_id, "S3 is served");
+    let printing = print_traffic(gateway.clone())?;
     let served = penstock_s3::serve(listener, gateway.clone(), Arc::new(RootOnly(credentials)), options, stop).await;
     gateway.shutdown().await;
+    printing.abort();
+    tracing::info!(payload_bytes = gateway.stats().payload_bytes(), "the gateway has ended");
     served.map_err(|error| Fatal::doing("serving S3", error))
 }
 
@@ -166,6 +182,10 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Fatal> {
         nodes: (0..arguments.nodes).map(|id| NodeEntry { id: NodeId(id), weight: 100, domain: Vec::new() }).collect(),
     };
     tracing::info!(nodes, %code, data = %arguments.data.display(), "the store is open");
+    let direct = match arguments.direct {
+        true => Direct::start(&open, arguments.listen, arguments.node_port)?,
+        false => Direct::default(),
+    };
     let gateway = assemble::open_gateway(GatewayParts {
         folder: arguments.data.clone(),
         code,
@@ -174,10 +194,12 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Fatal> {
         messenger: Arc::new(transport),
         buffers_bytes: arguments.tuning.gateway_buffers.0,
         garbage_grace_seconds: arguments.tuning.garbage_grace_seconds,
+        node_addresses: direct.addresses.clone(),
     })
     .await?;
     let served =
         serve_front(socket, gateway, &arguments.data, arguments.front.domains, arguments.front.guard, stop).await;
+    direct.stop().await;
     for node in open {
         node.store.close().await;
     }
@@ -238,6 +260,7 @@ pub(crate) async fn gateway(arguments: GatewayArguments) -> Result<(), Fatal> {
         messenger: Arc::new(TcpMessenger::new(peers, TcpOptions::default())),
         buffers_bytes: config.gateway.buffers.0,
         garbage_grace_seconds: config.gateway.garbage_grace_seconds,
+        node_addresses: config.node_addresses(),
     })
     .await?;
     serve_front(socket, gateway, &config.gateway.data, config.gateway.domains, config.gateway.guard, stop).await

@@ -19,6 +19,8 @@ use crate::garbage::{Collected, Collector};
 use crate::leases::Leases;
 use crate::options::GatewayOptions;
 use crate::pending::{PendingPool, Registry};
+use crate::plan_holds::Plans;
+use crate::traffic::{GatewayStats, Traffic};
 
 /// S3 operations over metadata and storage nodes. Clones share everything.
 #[derive(Clone)]
@@ -35,6 +37,8 @@ pub(crate) struct Inner {
     pub(crate) pending: PendingPool,
     pub(crate) collector: Collector,
     pub(crate) hashes: HashScheduler,
+    pub(crate) plans: Plans,
+    pub(crate) traffic: Arc<Traffic>,
     admission: Arc<Semaphore>,
     open_streams: Arc<AtomicUsize>,
     puts: Arc<AtomicUsize>,
@@ -57,6 +61,8 @@ pub struct Usage {
     pub pending_data: usize,
     /// Data ids that a stream holds back from the collector.
     pub read_leases: usize,
+    /// Plans whose time has not run out and that were not committed.
+    pub plans_open: usize,
     /// Rows that wait for the collector, due or not.
     pub garbage_rows: u64,
     /// The executor's buffers, where the options name them.
@@ -97,6 +103,8 @@ impl Gateway {
             leases: Leases::default(),
             pending: PendingPool::new(),
             collector: Collector::default(),
+            plans: Plans::default(),
+            traffic: Arc::default(),
             admission: Arc::new(Semaphore::new(options.requests_in_flight_max)),
             open_streams: Arc::default(),
             puts: Arc::default(),
@@ -105,6 +113,7 @@ impl Gateway {
             options,
         });
         crate::garbage::start(&inner);
+        crate::plan_holds::start(&inner);
         Self { inner }
     }
 
@@ -118,6 +127,7 @@ impl Gateway {
     /// # Errors
     /// When the metadata can't be read or written. Nodes that can't be reached are no error: see [`Collected::left`].
     pub async fn collect_garbage_now(&self) -> Result<Collected> {
+        self.inner.plans.sweep(self.inner.clock.now_unix_ms());
         crate::garbage::collect_all(&self.inner).await
     }
 
@@ -133,9 +143,15 @@ impl Gateway {
             puts_in_flight: inner.puts.load(Ordering::SeqCst),
             pending_data: inner.pending.count(),
             read_leases: inner.leases.count(),
+            plans_open: inner.plans.count(),
             garbage_rows: inner.tables.garbage_count().await?,
             pool: inner.options.buffers.as_ref().map(BufPool::stats),
         })
+    }
+
+    /// What passed through this gateway since its start.
+    pub fn stats(&self) -> GatewayStats {
+        self.inner.traffic.read()
     }
 
     /// Takes no more requests (SlowDown), stops the background tasks and waits for them.

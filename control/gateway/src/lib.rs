@@ -36,11 +36,16 @@ mod names;
 mod objects;
 mod options;
 mod pending;
+pub mod plan;
+mod plan_commit;
+mod plan_holds;
 mod ranges;
 mod read;
 pub mod tags;
+mod traffic;
 mod write;
 
 pub use garbage::Collected;
 pub use gateway::{Gateway, Usage};
-pub use options::GatewayOptions;
+pub use options::{GatewayOptions, PLAN_INLINE_BYTES_MAX};
+pub use traffic::GatewayStats;

@@ -15,6 +15,7 @@ use crate::api::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::gateway::Gateway;
 use crate::objects::lost_race;
+use crate::pending::PendingData;
 use crate::write::{StoredBody, store_body};
 use crate::{checksums, conditions, convert, etag, names};
 
@@ -25,9 +26,9 @@ const PARTS_PAGE: usize = 1000;
 
 /// An upload that was open when it was looked at.
 pub(crate) struct OpenUpload {
-    bucket: BucketRow,
-    row: UploadRow,
-    checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
+    pub(crate) bucket: BucketRow,
+    pub(crate) row: UploadRow,
+    pub(crate) checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
 }
 
 impl Gateway {
@@ -94,16 +95,25 @@ impl Gateway {
         let uploads = upload.checksum.map(|(algorithm, _)| algorithm);
         let asked = checksums::asked(digests, uploads.unwrap_or(checksums::DEFAULT))?;
         if let Some(expected) = uploads.filter(|expected| *expected != asked) {
-            return Err(Error::new(
-                ErrorKind::InvalidRequest,
-                format!(
-                    "Checksum Type mismatch occurred, expected checksum Type: {expected}, actual checksum Type: {asked}"
-                ),
-            ));
+            return Err(type_mismatch(expected, asked));
         }
         let stored = store_body(&self.inner, body, content_bytes, digests, asked).await?;
         let StoredBody { size_bytes, md5, checksum, data } = stored;
-        let (data, pending) = data.map_or((None, None), |(data, pending)| (Some(data), Some(pending)));
+        let data = data.map(|(data, pending)| (data, Some(pending)));
+        self.commit_part(upload, number, md5, size_bytes, checksum, data).await
+    }
+
+    /// Puts a part into its upload. Data without a guard of ours is pending all the same.
+    pub(crate) async fn commit_part(
+        &self,
+        upload: OpenUpload,
+        number: u32,
+        md5: [u8; 16],
+        size_bytes: u64,
+        checksum: ChecksumValue,
+        data: Option<(tables::DataRow, Option<PendingData>)>,
+    ) -> Result<PartInfo> {
+        let (data, pending) = data.map_or((None, None), |(data, pending)| (Some(data), pending));
         let part = PartRow {
             number,
             size_bytes,
@@ -299,12 +309,20 @@ impl Gateway {
     }
 }
 
+/// A part has another checksum algorithm than its upload.
+pub(crate) fn type_mismatch(expected: ChecksumAlgorithm, asked: ChecksumAlgorithm) -> Error {
+    Error::new(
+        ErrorKind::InvalidRequest,
+        format!("Checksum Type mismatch occurred, expected checksum Type: {expected}, actual checksum Type: {asked}"),
+    )
+}
+
 fn upload_checksum(row: Option<(u8, bool)>) -> Result<Option<(ChecksumAlgorithm, ChecksumType)>> {
     let kind = |composite| if composite { ChecksumType::Composite } else { ChecksumType::FullObject };
     row.map(|(number, composite)| Ok((checksums::from_number(number)?, kind(composite)))).transpose()
 }
 
-fn part_info(part: &PartRow) -> Result<PartInfo> {
+pub(crate) fn part_info(part: &PartRow) -> Result<PartInfo> {
     Ok(PartInfo {
         part_number: part.number,
         etag: etag::of_md5(part.md5),
@@ -318,7 +336,7 @@ fn part_checksum(part: &PartRow) -> Result<Option<ChecksumValue>> {
     part.checksum.as_ref().map(|row| Ok(checksums::from_row(row)?.value)).transpose()
 }
 
-fn put_done(object: ObjectRow) -> Result<PutDone> {
+pub(crate) fn put_done(object: ObjectRow) -> Result<PutDone> {
     Ok(PutDone {
         checksum: object.checksum.as_ref().map(checksums::from_row).transpose()?,
         etag: object.etag,

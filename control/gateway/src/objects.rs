@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use penstock_meta::tables::{Layout, ObjectRow};
+use penstock_digest::ChecksumValue;
+use penstock_meta::tables::{DataRow, Layout, ObjectRow};
 use penstock_proto::limits;
 
 use crate::api::{
@@ -14,13 +15,14 @@ use crate::convert::{headers_to_row, object_info};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gateway::{Gateway, no_such_key};
 use crate::names;
+use crate::pending::PendingData;
 use crate::ranges;
 use crate::read::Cursor;
 use crate::write::{StoredBody, store_body};
 use crate::{api, etag};
 
 /// How often a read looks its object up again because the one it found was being collected.
-const LOOKUPS_MAX: usize = 4;
+pub(crate) const LOOKUPS_MAX: usize = 4;
 
 /// An object that is about to be committed: what its body does not say.
 pub(crate) struct NewObject {
@@ -64,11 +66,23 @@ impl Gateway {
     /// Makes a stored body visible as an object.
     pub(crate) async fn commit(&self, new: NewObject, stored: StoredBody) -> Result<PutDone> {
         let StoredBody { size_bytes, md5, checksum, data } = stored;
+        let data = data.map(|(data, pending)| (data, Some(pending)));
+        self.commit_as(new, etag::of_md5(md5), size_bytes, checksum, data).await
+    }
+
+    /// As [`Gateway::commit`], under this ETag. Data without a guard of ours is pending all the same.
+    pub(crate) async fn commit_as(
+        &self,
+        new: NewObject,
+        etag: api::ETag,
+        size_bytes: u64,
+        checksum: ChecksumValue,
+        data: Option<(DataRow, Option<PendingData>)>,
+    ) -> Result<PutDone> {
         let checksum = checksums::full(checksum);
-        let etag = etag::of_md5(md5);
         let modified_unix_ms = self.inner.clock.now_unix_ms();
         let (layout, pending) = match data {
-            Some((data, pending)) => (Layout::Single(data), Some(pending)),
+            Some((data, pending)) => (Layout::Single(data), pending),
             None => (Layout::Empty, None),
         };
         let row = ObjectRow {
@@ -121,7 +135,7 @@ impl Gateway {
     }
 
     /// The object that a read is for, and what is wanted of it.
-    async fn resolve(&self, request: &GetObject) -> Result<(ObjectRow, Range<u64>, bool)> {
+    pub(crate) async fn resolve(&self, request: &GetObject) -> Result<(ObjectRow, Range<u64>, bool)> {
         names::check_key(&request.key)?;
         let bucket = self.inner.bucket(&request.bucket).await?;
         let row = self.inner.tables.object(bucket.id, &request.key).await?.ok_or_else(|| no_such_key(&request.key))?;

@@ -1,12 +1,16 @@
 //! What a gateway is told at its start.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use penstock_buf::BufPool;
 use penstock_digest::HashScheduler;
 use penstock_placement::{ClusterMap, PlacementError, place};
-use penstock_proto::ClusterKey;
-use penstock_proto::{Code, DataId, limits};
+use penstock_proto::plan::NodeAddress;
+use penstock_proto::{ClusterKey, Code, DataId, NodeId, limits};
+
+/// The default of [`GatewayOptions::plan_inline_bytes_max`].
+pub const PLAN_INLINE_BYTES_MAX: u64 = 128 << 10;
 
 /// How a gateway stores and what it allows.
 #[derive(Clone)]
@@ -26,6 +30,11 @@ pub struct GatewayOptions {
     pub requests_in_flight_max: usize,
     /// How long a client may be silent in the middle of a body.
     pub body_idle_timeout: Duration,
+    /// Where clients reach the nodes; without any, plans are declined.
+    pub node_addresses: HashMap<NodeId, Vec<NodeAddress>>,
+    /// Reads and bodies up to this long are answered with their bytes where a plan was asked for: a plan costs another
+    /// round trip.
+    pub plan_inline_bytes_max: u64,
     /// The executor's buffers, for [`crate::Gateway::usage`] to count; the gateway takes none itself.
     pub buffers: Option<BufPool>,
     /// What hashes bodies: one for a whole process, so that all of its requests share lanes. `None`: the gateway makes
@@ -44,6 +53,8 @@ impl GatewayOptions {
             garbage_interval: Some(Duration::from_secs(5)),
             requests_in_flight_max: limits::REQUESTS_IN_FLIGHT_MAX,
             body_idle_timeout: limits::BODY_IDLE_TIMEOUT,
+            node_addresses: HashMap::new(),
+            plan_inline_bytes_max: PLAN_INLINE_BYTES_MAX,
             buffers: None,
             hashes: None,
         }

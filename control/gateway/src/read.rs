@@ -25,6 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::gateway::Inner;
 use crate::leases::Lease;
 use crate::ranges::within;
+use crate::traffic::Traffic;
 use crate::write::Signed;
 
 /// What is left to read of an object.
@@ -49,10 +50,12 @@ struct Run {
 }
 
 /// One stripe, or what is wanted of it.
-struct StripeRead {
-    target: StripeTarget,
-    stored: StripeStored,
-    range: Range<u32>,
+pub(crate) struct StripeRead {
+    pub(crate) target: StripeTarget,
+    pub(crate) stored: StripeStored,
+    pub(crate) range: Range<u32>,
+    /// Of its run.
+    pub(crate) chunk_bytes: u32,
 }
 
 /// The object was replaced or deleted between the look at its row and the lease: look again.
@@ -94,6 +97,7 @@ impl Cursor {
         let only = self.wanted_bytes <= limits::CHUNK_BYTES as u64;
         let lease = Arc::clone(&self.lease);
         let inner = Arc::clone(&self.inner);
+        let traffic = Arc::clone(&self.inner.traffic);
         let stripes = stream::try_unfold(self, |mut cursor| async move {
             Ok(cursor.next_stripe().await?.map(|stripe| (stripe, cursor)))
         });
@@ -115,10 +119,15 @@ impl Cursor {
         let mut pieces = Box::pin(reads.try_buffered(limits::GET_CHUNKS_AHEAD).map_ok(pieces).try_flatten());
         let first = pieces.next().await.transpose()?;
         let all = stream::iter(first.map(Ok)).chain(pieces);
-        Ok(Box::pin(Guarded { open: Some((Box::pin(all), lease, guard)) }))
+        Ok(Box::pin(Guarded { open: Some((Box::pin(all), lease, guard)), traffic }))
     }
 
-    async fn next_stripe(&mut self) -> Result<Option<StripeRead>> {
+    /// What keeps the data of all runs from the collector.
+    pub(crate) fn lease(&self) -> Arc<Lease> {
+        Arc::clone(&self.lease)
+    }
+
+    pub(crate) async fn next_stripe(&mut self) -> Result<Option<StripeRead>> {
         loop {
             if let Some(run) = &mut self.run {
                 if let Some(stripe) = run.next_stripe(&self.inner).await? {
@@ -187,6 +196,7 @@ impl Run {
             },
             stored: row,
             range: range.start as u32..range.end as u32,
+            chunk_bytes: self.data.chunk_bytes,
         }))
     }
 
@@ -230,6 +240,7 @@ fn pieces(bufs: Vec<Buf>) -> impl Stream<Item = Result<Bytes>> {
 /// ahead.
 struct Guarded<G> {
     open: Option<(ByteStream, Arc<Lease>, G)>,
+    traffic: Arc<Traffic>,
 }
 
 impl<G: Unpin> Stream for Guarded<G> {
@@ -238,6 +249,9 @@ impl<G: Unpin> Stream for Guarded<G> {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         let Some((stream, _lease, _guard)) = &mut self.open else { return Poll::Ready(None) };
         let polled = stream.as_mut().poll_next(context);
+        if let Poll::Ready(Some(Ok(bytes))) = &polled {
+            self.traffic.payload_out(bytes.len());
+        }
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             self.open = None;
         }

@@ -105,6 +105,7 @@ impl<'a> Writer<'a> {
             let mut chunk = self.inner.executor.chunk_buffer(code, room).await?;
             while more && chunk.remaining() > 0 {
                 let piece = reader.take(chunk.remaining());
+                self.inner.traffic.payload_in(piece.len());
                 chunk.extend_from_slice(&piece);
                 more = reader.has_more().await?;
                 self.pending.renew_if_due(&self.inner.tables, &*self.inner.clock).await?;
@@ -193,7 +194,7 @@ impl<'a> Writer<'a> {
 }
 
 /// Small manifests go into the row that names the data, larger ones into rows of their own, before anything names them.
-async fn keep_manifest(
+pub(crate) async fn keep_manifest(
     inner: &Arc<Inner>,
     data: DataId,
     groups: &[Arc<[NodeId]>],
@@ -218,7 +219,7 @@ async fn keep_manifest(
 
 async fn store(inner: &Inner, target: &StripeTarget, chunk: SealedChunk) -> Result<StripeDone> {
     let chunk_bytes = chunk.len() as u32;
-    let StripeWritten { shard_crc64s, missing, chunk_crc64 } = inner.executor.write_stripe(target, chunk).await?;
+    let StripeWritten { shard_crc64s, missing, chunk_crc64, .. } = inner.executor.write_stripe(target, chunk).await?;
     Ok(StripeDone { row: StripeRow { chunk_bytes, missing, shard_crc64s }, crc64: chunk_crc64 })
 }
 

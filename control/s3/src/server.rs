@@ -319,6 +319,7 @@ async fn perform(
         body: authenticated.body,
         trailers: authenticated.trailers,
         exchange: exchange.clone(),
+        access_key: authenticated.access_key,
     };
     let result = ops::run(op, call).await;
     // What was wrong with the body is the cause of whatever the gateway then says.

@@ -192,6 +192,24 @@ impl Buf {
         }
     }
 
+    /// `self` and `other` in one, when they are pool memory and `other` begins where `self` ends: no copy.
+    ///
+    /// # Errors
+    /// Both, unchanged, when they are not such neighbours.
+    pub fn rejoin(self, other: Self) -> Result<Self, (Self, Self)> {
+        match (self.0, other.0) {
+            (Owner::Pool(mut first), Owner::Pool(second))
+                if Arc::ptr_eq(&first._block, &second._block)
+                    // wrapping: an address to compare, not to read.
+                    && first.start.as_ptr().wrapping_add(first.len) == second.start.as_ptr() =>
+            {
+                first.len += second.len;
+                Ok(Self(Owner::Pool(first)))
+            }
+            (first, second) => Err((Self(first), Self(second))),
+        }
+    }
+
     /// The same memory as `Bytes`: no copy; the block goes back to the pool when the last clone is dropped.
     pub fn into_bytes(self) -> Bytes {
         match self.0 {

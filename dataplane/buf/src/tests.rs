@@ -331,3 +331,21 @@ async fn many_tasks_share_a_small_pool() {
     }
     assert_all_returned(&pool);
 }
+
+#[test]
+fn neighbours_that_were_frozen_apart_are_one_again() {
+    let pool = BufPool::new(PoolOptions { capacity_bytes: 1 << 20, huge_pages: false }).unwrap();
+    let mut first = pool.try_acquire(10).unwrap();
+    first.copy_from_slice(b"0123456789");
+    let second = first.split_off(4);
+    let (first, second) = (first.freeze(), second.freeze());
+    let (second, first) = second.rejoin(first).unwrap_err();
+    let whole = first.rejoin(second).unwrap();
+    assert_eq!(&whole[..], b"0123456789");
+    let other = pool.try_acquire(10).unwrap().freeze();
+    let (whole, other) = whole.rejoin(other).unwrap_err();
+    let (_, foreign) = whole.rejoin(Buf::from(vec![1u8])).unwrap_err();
+    assert_eq!(&foreign[..], [1]);
+    drop(other);
+    assert_eq!(pool.stats().buffers_out, 0);
+}

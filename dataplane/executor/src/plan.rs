@@ -1,6 +1,6 @@
 //! The plan of a stripe: made by whoever decides (the gateway), carried out here.
 
-use penstock_proto::{Capability, Code, DataId, NodeId, ShardKey};
+use penstock_proto::{Capability, Code, DataId, NodeId, Receipt, ShardKey};
 
 use crate::error::ExecutorError;
 
@@ -28,6 +28,8 @@ pub struct StripeWritten {
     pub missing: u64,
     /// CRC64NVME of the chunk, pad excluded.
     pub chunk_crc64: u64,
+    /// The nodes' receipts by shard, where the capability asks for them.
+    pub receipts: Vec<Option<Receipt>>,
 }
 
 /// What the metadata has of a stripe.

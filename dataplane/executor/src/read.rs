@@ -48,7 +48,24 @@ struct InHand {
 }
 
 impl Executor {
+    /// As [`Executor::read_stripe_into`], with memory of the executor's pool.
+    ///
+    /// # Errors
+    /// As [`Executor::read_stripe_into`].
+    pub async fn read_stripe(
+        &self,
+        target: &StripeTarget,
+        stored: &StripeStored,
+        range: Range<u32>,
+    ) -> Result<Vec<Buf>, ExecutorError> {
+        self.read_stripe_into(target, stored, range, None).await
+    }
+
     /// The bytes `range` of the chunk, in order, in as many buffers as it takes; none for an empty range.
+    ///
+    /// They land in `landing`, side by side and in order, when it is given, is as long as the range, and no more than the
+    /// range is asked for. What had to be computed, or asked for again, is elsewhere: the answer says where all of it is,
+    /// and [`Buf::rejoin`] whether it is in one piece.
     ///
     /// Asks the data shards that the range touches, and no others while all is well; a range that is short beside its
     /// shard is read alone. When one of them is missing, corrupt, unreachable or late ([`crate::HEDGE_DELAY`]) any k
@@ -57,11 +74,12 @@ impl Executor {
     /// # Errors
     /// [`ExecutorError::TooFewShards`], [`ExecutorError::Corrupt`], [`ExecutorError::Busy`],
     /// [`ExecutorError::Deadline`], [`ExecutorError::BadPlan`].
-    pub async fn read_stripe(
+    pub async fn read_stripe_into(
         &self,
         target: &StripeTarget,
         stored: &StripeStored,
         range: Range<u32>,
+        landing: Option<BufMut>,
     ) -> Result<Vec<Buf>, ExecutorError> {
         target.check()?;
         let code = target.code;
@@ -90,23 +108,23 @@ impl Executor {
         let known = layout.zero_shards();
         let plan = ReadPlan { k: code.k(), n: code.n(), wanted_whole, wanted_part, known, last_resort };
         let reading = Reading { target, stored, layout, pieces, plan };
-        self.within_stripe_deadline(target, self.read_patiently(&reading)).await
+        self.within_stripe_deadline(target, self.read_patiently(&reading, landing)).await
     }
 
     /// Reads, and once more after a pause when too few shards came and a node could not be reached: one that has just
     /// come back is still taken for gone by the transport for a moment.
-    async fn read_patiently(&self, reading: &Reading<'_>) -> Result<Vec<Buf>, ExecutorError> {
-        match self.read(reading).await {
+    async fn read_patiently(&self, reading: &Reading<'_>, landing: Option<BufMut>) -> Result<Vec<Buf>, ExecutorError> {
+        match self.read(reading, landing).await {
             Err(ExecutorError::TooFewShards { failures, .. }) if failures.any_unreachable() => {
                 tokio::time::sleep(self.inner.options.read_again_pause).await;
-                self.read(reading).await
+                self.read(reading, None).await
             }
             outcome => outcome,
         }
     }
 
-    async fn read(&self, reading: &Reading<'_>) -> Result<Vec<Buf>, ExecutorError> {
-        let mut in_hand = self.gather(reading).await?;
+    async fn read(&self, reading: &Reading<'_>, landing: Option<BufMut>) -> Result<Vec<Buf>, ExecutorError> {
+        let mut in_hand = self.gather(reading, landing).await?;
         let wanted = reading.pieces.iter().map(|piece| piece.shard);
         let lost: Vec<usize> =
             wanted.filter(|shard| !in_hand.parts.contains_key(shard) && !in_hand.whole.contains_key(shard)).collect();
@@ -128,8 +146,8 @@ impl Executor {
     }
 
     /// Asks as the machine says, until it has a verdict; what is still outstanding then is cancelled.
-    async fn gather(&self, reading: &Reading<'_>) -> Result<InHand, ExecutorError> {
-        let mut landings = self.landings(reading).await?;
+    async fn gather(&self, reading: &Reading<'_>, landing: Option<BufMut>) -> Result<InHand, ExecutorError> {
+        let mut landings = self.landings(reading, landing).await?;
         let mut machine = ReadMachine::new(reading.plan);
         let mut asks = FuturesUnordered::new();
         let mut in_hand = InHand::default();
@@ -175,7 +193,11 @@ impl Executor {
     }
 
     /// Room for what the fast path asks for: side by side in one buffer, so that what lands is already in order.
-    async fn landings(&self, reading: &Reading<'_>) -> Result<HashMap<Ask, BufMut>, ExecutorError> {
+    async fn landings(
+        &self,
+        reading: &Reading<'_>,
+        landing: Option<BufMut>,
+    ) -> Result<HashMap<Ask, BufMut>, ExecutorError> {
         let asks: Vec<(Ask, usize)> = reading
             .pieces
             .iter()
@@ -185,7 +207,10 @@ impl Executor {
             })
             .collect();
         let total = asks.iter().map(|(_, bytes)| bytes).sum();
-        let mut rest = self.inner.pool.acquire(total, self.inner.options.buffer_wait).await?;
+        let mut rest = match landing.filter(|landing| landing.len() == total) {
+            Some(landing) => landing,
+            None => self.inner.pool.acquire(total, self.inner.options.buffer_wait).await?,
+        };
         let mut landings = HashMap::with_capacity(asks.len());
         for (ask, bytes) in asks {
             let tail = rest.split_off(bytes);

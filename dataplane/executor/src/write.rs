@@ -4,8 +4,8 @@ use std::future::pending;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use penstock_proto::ShardKey;
 use penstock_proto::wire::{NodeReply, NodeRequest};
+use penstock_proto::{Receipt, ShardKey};
 use tokio::time::{Instant, sleep_until};
 
 use crate::chunk::SealedChunk;
@@ -61,6 +61,7 @@ impl Executor {
         let mut verdict = WriteVerdict::Waiting;
         let mut grace_ends: Option<Instant> = None;
         let mut failures = Failures::default();
+        let mut receipts = vec![None; target.code.n()];
         let missing = loop {
             match verdict {
                 WriteVerdict::Durable { missing } => break missing,
@@ -80,7 +81,10 @@ impl Executor {
                 // Answers first: a node that has answered is no straggler.
                 biased;
                 Some((shard, outcome)) = puts.next() => match outcome {
-                    Ok(()) => verdict = machine.on_stored(shard),
+                    Ok(receipt) => {
+                        receipts[shard] = receipt;
+                        verdict = machine.on_stored(shard);
+                    }
                     Err(trouble) => {
                         failures.0.push(trouble.of_shard(shard, target.nodes[shard]));
                         verdict = machine.on_failed(shard);
@@ -96,10 +100,20 @@ impl Executor {
         if missing != 0 {
             tracing::warn!(data = %target.data, stripe = target.stripe, missing, %failures, "a stripe is written without all of its shards");
         }
-        Ok(StripeWritten { shard_crc64s: encoded.shard_crc64s.clone(), missing, chunk_crc64: encoded.chunk_crc64 })
+        Ok(StripeWritten {
+            shard_crc64s: encoded.shard_crc64s.clone(),
+            missing,
+            chunk_crc64: encoded.chunk_crc64,
+            receipts,
+        })
     }
 
-    async fn put_shard(&self, target: &StripeTarget, encoded: &Encoded, shard: usize) -> (usize, Result<(), Trouble>) {
+    async fn put_shard(
+        &self,
+        target: &StripeTarget,
+        encoded: &Encoded,
+        shard: usize,
+    ) -> (usize, Result<Option<Receipt>, Trouble>) {
         let key = ShardKey { data: target.data, stripe: target.stripe, shard: shard as u8 };
         let request = NodeRequest::Put {
             capability: target.capability,
@@ -115,7 +129,8 @@ impl Executor {
             landing: None,
         };
         let outcome = match self.exchange(exchange, salt(key)).await {
-            Ok((NodeReply::Stored, _)) => Ok(()),
+            Ok((NodeReply::Stored, _)) if !target.capability.wants_receipts() => Ok(None),
+            Ok((NodeReply::Receipted(receipt), _)) => Ok(Some(receipt)),
             Ok((other, _)) => Err(Trouble::new(FailureKind::Refused, format!("answers a put with {other:?}"))),
             Err(trouble) => Err(trouble),
         };

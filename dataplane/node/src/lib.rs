@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use penstock_buf::BufPool;
 use penstock_proto::wire::{NodeReply, NodeRequest};
-use penstock_proto::{Clock, ClusterKey, DataId, NodeId, Rights, ShardKey, limits};
+use penstock_proto::{Clock, ClusterKey, DataId, NodeId, Receipt, Rights, ShardKey, StoredShard, limits};
 use penstock_store::ShardStore;
 use penstock_transport::{Handler, OneSided};
 use tokio::sync::Semaphore;
@@ -91,16 +91,25 @@ impl StorageNode {
 
     async fn serve(&self, header: &[u8], memory: &mut dyn OneSided) -> Result<NodeReply, Refusal> {
         let request = NodeRequest::decode(header)?;
-        let (rights, data) = match &request {
-            NodeRequest::Put { key, .. } => (Rights::PUT, key.data),
-            NodeRequest::Get { key, .. } => (Rights::GET, key.data),
-            NodeRequest::Delete { data, .. } => (Rights::DELETE, *data),
-            NodeRequest::Status { .. } => (Rights::STATUS, STATUS_DATA),
-        };
-        request.capability().check(&self.key, rights, data, &*self.clock)?;
+        let (capability, clock) = (request.capability(), &*self.clock);
+        match &request {
+            NodeRequest::Put { key, .. } => capability.check_shard(&self.key, Rights::PUT, *key, clock)?,
+            NodeRequest::Get { key, .. } => capability.check_shard(&self.key, Rights::GET, *key, clock)?,
+            NodeRequest::Delete { data, .. } => capability.check(&self.key, Rights::DELETE, *data, clock)?,
+            NodeRequest::Status { .. } => capability.check(&self.key, Rights::STATUS, STATUS_DATA, clock)?,
+        }
         let _place = self.places.try_acquire().map_err(|_| Refusal::busy(self.options.operations_max))?;
         match request {
-            NodeRequest::Put { key, shard_bytes, crc64, .. } => self.put(key, shard_bytes, crc64, memory).await,
+            NodeRequest::Put { capability, key, shard_bytes, crc64 } => {
+                let stored = StoredShard { key, shard_bytes, crc64 };
+                self.put(stored, memory).await?;
+                if !capability.wants_receipts() {
+                    return Ok(NodeReply::Stored);
+                }
+                self.counters.receipts.add(1);
+                let expires_unix_ms = self.clock.now_unix_ms() + limits::RECEIPT_LIFETIME.as_millis() as u64;
+                Ok(NodeReply::Receipted(Receipt::sign(&self.key, &stored, self.node, expires_unix_ms)))
+            }
             NodeRequest::Get { key, crc64, offset, length, .. } => self.get(key, crc64, offset, length, memory).await,
             NodeRequest::Delete { data, .. } => {
                 let shards = self.store.delete(data).await?;
@@ -114,13 +123,8 @@ impl StorageNode {
         }
     }
 
-    async fn put(
-        &self,
-        key: ShardKey,
-        shard_bytes: u32,
-        crc64: u64,
-        memory: &mut dyn OneSided,
-    ) -> Result<NodeReply, Refusal> {
+    async fn put(&self, stored: StoredShard, memory: &mut dyn OneSided) -> Result<(), Refusal> {
+        let StoredShard { key, shard_bytes, crc64 } = stored;
         let bytes = shard_bytes as usize;
         if memory.outgoing_bytes() != bytes {
             return Err(Refusal::bad_request(format!(
@@ -133,7 +137,7 @@ impl StorageNode {
         self.store.put(key, buffer.freeze(), crc64).await.map_err(Refusal::of_put)?;
         self.counters.puts.add(1);
         self.counters.put_bytes.add(u64::from(shard_bytes));
-        Ok(NodeReply::Stored)
+        Ok(())
     }
 
     async fn get(

@@ -15,6 +15,8 @@ pub struct NodeStats {
     pub puts: u64,
     /// Their bytes.
     pub put_bytes: u64,
+    /// Receipts given for shards that were made durable.
+    pub receipts: u64,
     /// Ranges sent.
     pub gets: u64,
     /// Their bytes.
@@ -55,6 +57,7 @@ impl Counter {
 pub(crate) struct Counters {
     pub(crate) puts: Counter,
     pub(crate) put_bytes: Counter,
+    pub(crate) receipts: Counter,
     pub(crate) gets: Counter,
     pub(crate) get_bytes: Counter,
     pub(crate) deletes: Counter,
@@ -88,6 +91,7 @@ impl Counters {
             in_flight,
             puts: self.puts.get(),
             put_bytes: self.put_bytes.get(),
+            receipts: self.receipts.get(),
             gets: self.gets.get(),
             get_bytes: self.get_bytes.get(),
             deletes: self.deletes.get(),

@@ -472,3 +472,37 @@ fn no_header_makes_a_node_panic() {
     });
     runtime.block_on(house.close());
 }
+
+#[tokio::test]
+async fn a_narrow_capability_gives_receipts_for_its_shards_and_no_others() {
+    let house = House::build(Net::Tcp).await;
+    let whole = bytes(4096, 1);
+    let scope = penstock_proto::Scope { first_stripe: 1, end_stripe: 2, shards: 2 };
+    let rights = Rights::PUT.and(Rights::RECEIPT);
+    let capability = Capability::sign_scoped(&house.key, rights, DATA, scope, NOW_MS + 1000);
+    let crc64 = crc64nvme(&whole);
+    let put = |key, capability| NodeRequest::Put { capability, key, shard_bytes: 4096, crc64 };
+    let key = shard(1, 1);
+    let (reply, _) = house.ask(&put(key, capability), &whole, 0).await;
+    let NodeReply::Receipted(receipt) = reply else { panic!("{reply:?}") };
+    let stored = penstock_proto::StoredShard { key, shard_bytes: 4096, crc64 };
+    assert_eq!(receipt.check(&house.key, &stored, NODE, &*house.clock), Ok(()));
+    // Replayed for another stripe, another shard, another right.
+    for other in [shard(0, 1), shard(2, 1), shard(1, 2)] {
+        let (reply, _) = house.ask(&put(other, capability), &whole, 0).await;
+        assert_refused(&reply, NodeErrorCode::Forbidden, "other shards");
+    }
+    let get = NodeRequest::Get { capability, key, crc64, offset: 0, length: 1 };
+    assert_refused(&house.ask(&get, &[], 100).await.0, NodeErrorCode::Forbidden, "does not allow");
+    let delete = NodeRequest::Delete { capability, data: DATA };
+    assert_refused(&house.ask(&delete, &[], 0).await.0, NodeErrorCode::Forbidden, "does not allow");
+    // Forged: the same for more, under another key.
+    let forged = Capability::sign(&ClusterKey::random(), rights, DATA, NOW_MS + 1000);
+    assert_refused(&house.ask(&put(key, forged), &whole, 0).await.0, NodeErrorCode::Forbidden, "not signed");
+    house.clock.advance_ms(1000);
+    let (reply, _) = house.ask(&put(key, capability), &whole, 0).await;
+    assert_refused(&reply, NodeErrorCode::Forbidden, "expired");
+    let stats = house.node.stats();
+    assert_eq!((stats.receipts, stats.puts, stats.forbidden), (1, 1, 7));
+    house.close().await;
+}

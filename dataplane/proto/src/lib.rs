@@ -10,9 +10,12 @@ pub mod clock;
 mod code;
 mod ids;
 pub mod limits;
+pub mod plan;
+pub mod receipt;
 pub mod wire;
 
-pub use capability::{Capability, CapabilityError, ClusterKey, Rights};
+pub use capability::{Capability, CapabilityError, ClusterKey, Rights, Scope};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use code::{Code, CodeError};
 pub use ids::{DataId, MapEpoch, NodeId, ShardKey};
+pub use receipt::{Receipt, ReceiptError, StoredShard};

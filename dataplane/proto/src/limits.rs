@@ -81,3 +81,16 @@ pub const TRANSACTION_LIFETIME: Duration = Duration::from_secs(2);
 pub const GROUP_COMMIT_OPERATIONS_MAX: usize = 4096;
 /// Tries of one metadata transaction under conflicts.
 pub const TRANSACTION_TRIES_MAX: u32 = 100;
+
+/// Bytes of a PUT or GET plan, and of the commit that answers a PUT plan.
+pub const PLAN_BYTES_MAX: usize = 4 << 20;
+/// Stripes that one read plan covers; a longer read asks for another plan.
+pub const PLAN_STRIPES_MAX: usize = 4096;
+/// How long a read plan is good for, and how long the shards that it names are kept from the collector.
+pub const PLAN_READ_LIFETIME: Duration = Duration::from_secs(60);
+/// How long a PUT plan is good for, from the plan to its commit.
+pub const PLAN_WRITE_LIFETIME: Duration = Duration::from_secs(5 * 60);
+/// Plans of one gateway whose time has not run out; past it, 503 SlowDown.
+pub const PLANS_OPEN_MAX: usize = 16_384;
+/// How long a node's receipt for a stored shard is good for.
+pub const RECEIPT_LIFETIME: Duration = Duration::from_secs(10 * 60);

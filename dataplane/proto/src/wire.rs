@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::capability::{Capability, CapabilityError};
 use crate::ids::{DataId, ShardKey};
 use crate::limits;
+use crate::receipt::Receipt;
 
 /// Version of every record here.
 pub const VERSION: u8 = 1;
@@ -58,6 +59,8 @@ pub enum NodeRequest {
 pub enum NodeReply {
     /// The shard is durable.
     Stored,
+    /// The shard is durable, and here is the node's word for it: the answer to a put whose capability wants receipts.
+    Receipted(Receipt),
     /// The range is in the payload.
     Sent {
         /// CRC64NVME of the bytes sent. For a whole shard it equals the shard's.
@@ -344,6 +347,10 @@ impl NodeReply {
                 out.put_u32_le(status.open_extents);
                 out.put_u8(u8::from(status.failed));
             }
+            Self::Receipted(receipt) => {
+                out = start(0x85);
+                out.put_slice(&receipt.to_bytes());
+            }
             Self::Refused { code, message } => {
                 out = start(0xff);
                 out.put_u8(*code as u8);
@@ -375,6 +382,7 @@ impl NodeReply {
                     _ => return Err(WireError::Field("a flag is 0 or 1")),
                 },
             }),
+            0x85 => Self::Receipted(Receipt::from_bytes(reader.take()?)),
             0xff => {
                 let code =
                     NodeErrorCode::from_byte(reader.u8()?).ok_or(WireError::Field("the refusal's code is unknown"))?;
@@ -420,6 +428,7 @@ mod tests {
             NodeReply::Deleted { shards: 3 },
             NodeReply::Status(NodeStatus { capacity_bytes: 9, shards: 1, failed: true, ..NodeStatus::default() }),
             NodeReply::refused(NodeErrorCode::NoSpace, "the device is full"),
+            NodeReply::Receipted(Receipt::from_bytes(&[3; Receipt::ENCODED_BYTES])),
         ]
     }
 

@@ -176,6 +176,11 @@ const READS: Ops = Ops::Of(&[Op::GetObject, Op::HeadObject]);
 /// Listings of objects.
 const LISTS: Ops = Ops::Of(&[Op::ListObjects, Op::ListObjectsV2]);
 
+/// Operations that plans are for.
+const PLANS: Ops = Ops::Of(&[Op::GetObject, Op::PutObject, Op::UploadPart]);
+/// Those, and the one that a client asks first whether we give any.
+const NATIVE: Ops = Ops::Of(&[Op::GetObject, Op::PutObject, Op::UploadPart, Op::HeadBucket]);
+
 /// Every `x-amz-*` header that is known, but for `x-amz-meta-*`.
 pub(crate) const HEADERS: &[Header] = &[
     // Authentication reads these.
@@ -230,6 +235,10 @@ pub(crate) const HEADERS: &[Header] = &[
     header("x-amz-metadata-directive", Ops::Of(&[Op::CopyObject]), Rule::OneOf(&["COPY", "REPLACE"])),
     // Objects have no tags: to copy them and to replace them by none (x-amz-tagging is refused) come to the same.
     header("x-amz-tagging-directive", Ops::Of(&[Op::CopyObject]), Rule::OneOf(&["COPY", "REPLACE"])),
+    // The native dialect (docs/protocol/native.md).
+    header("x-amz-rdma-protocol", NATIVE, Rule::OneOf(&["penstock-native-1"])),
+    header("x-amz-rdma-plan", PLANS, Rule::OneOf(&["get", "put", "commit"])),
+    header("x-amz-rdma-object-bytes", BODY, Rule::Read),
     header("x-amz-if-match-size", Ops::Of(&[Op::DeleteObject]), Rule::Read),
     header("x-amz-if-match-last-modified-time", Ops::Of(&[Op::DeleteObject]), Rule::Read),
 ];

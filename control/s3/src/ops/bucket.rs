@@ -92,6 +92,7 @@ pub(super) async fn head(call: Call) -> Result<Answer, Failure> {
     let mut answer = respond::empty(StatusCode::OK);
     set(answer.headers_mut(), respond::name("x-amz-bucket-region"), &call.region_of(&bucket));
     answer.headers_mut().insert(respond::name("x-amz-access-point-alias"), HeaderValue::from_static("false"));
+    super::native::echo(&call.headers, answer.headers_mut());
     Ok(answer)
 }
 

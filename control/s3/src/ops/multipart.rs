@@ -91,12 +91,16 @@ pub(super) async fn upload_part(mut call: Call) -> Result<Answer, Failure> {
         digests,
     };
     let part = call.gateway().upload_part(request).await?;
+    Ok(part_answer(&part))
+}
+
+pub(super) fn part_answer(part: &penstock_gateway::api::PartInfo) -> Answer {
     let mut answer = respond::empty(StatusCode::OK);
     set(answer.headers_mut(), ETAG, &quoted(&part.etag));
     if let Some(checksum) = &part.checksum {
         set_checksum(answer.headers_mut(), checksum);
     }
-    Ok(answer)
+    answer
 }
 
 /// The parts that the document names.

@@ -61,7 +61,7 @@ impl Call {
         Ok(self.header_or_query("x-amz-checksum-mode")?.is_some_and(|mode| mode.eq_ignore_ascii_case("ENABLED")))
     }
 
-    fn read_request(&self) -> Result<GetObject, Failure> {
+    pub(super) fn read_request(&self) -> Result<GetObject, Failure> {
         let part_number = self.part_number();
         let range = self.header("range")?.and_then(wire::range);
         if part_number.is_some() && range.is_some() {
@@ -105,7 +105,7 @@ pub(super) async fn put(mut call: Call) -> Result<Answer, Failure> {
     Ok(put_answer(&done))
 }
 
-fn put_answer(done: &PutDone) -> Answer {
+pub(super) fn put_answer(done: &PutDone) -> Answer {
     let mut answer = respond::empty(StatusCode::OK);
     set(answer.headers_mut(), ETAG, &quoted(&done.etag));
     if let Some(checksum) = &done.checksum {
@@ -141,7 +141,7 @@ pub(super) async fn head(call: Call) -> Result<Answer, Failure> {
 }
 
 /// Fills in what 304 and 416 say about the object. It may have changed since; then they say what is true now.
-async fn read_failure(call: &Call, request: GetObject, error: Error) -> Failure {
+pub(super) async fn read_failure(call: &Call, request: GetObject, error: Error) -> Failure {
     let kind = error.kind;
     let mut failure = Failure::from(error);
     if !matches!(kind, ErrorKind::NotModified | ErrorKind::InvalidRange) {
@@ -169,7 +169,7 @@ fn range_text(range: RangeSpec) -> String {
     }
 }
 
-fn read_answer(call: &Call, part_number: Option<u32>, read: ObjectRead) -> Result<Answer, Failure> {
+pub(super) fn read_answer(call: &Call, part_number: Option<u32>, read: ObjectRead) -> Result<Answer, Failure> {
     let ObjectRead { info, range, partial, body } = read;
     let length = range.end.saturating_sub(range.start);
     let mut headers = HeaderMap::with_capacity(24);
