@@ -26,7 +26,7 @@ mod pool;
 mod tests;
 
 pub use piece::{Buf, BufMut};
-pub use pool::{BufError, BufPool, PoolOptions, PoolStats, WAITERS_MAX};
+pub use pool::{BufError, BufPool, PoolOptions, PoolStats, WAITERS_MAX, WeakPool};
 
 /// Smallest unit that is handed out, and the alignment of every buffer.
 pub const PAGE_BYTES: usize = 4096;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::pool::Block;
+use crate::pool::{Block, BufPool};
 
 /// An exclusive buffer, or one piece of one. Goes back to the pool when the last piece of its block is dropped.
 pub struct BufMut {
@@ -40,6 +40,11 @@ impl BufMut {
     /// Whether it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The pool that it goes back to.
+    pub fn pool(&self) -> &BufPool {
+        self.block.pool()
     }
 
     /// Forgets what is past `len`; no effect when it is not that long. The memory stays with the block.
@@ -207,6 +212,14 @@ impl Buf {
                 Ok(Self(Owner::Pool(first)))
             }
             (first, second) => Err((Self(first), Self(second))),
+        }
+    }
+
+    /// The pool that it goes back to; `None` for foreign memory.
+    pub fn pool(&self) -> Option<&BufPool> {
+        match &self.0 {
+            Owner::Pool(shared) => Some(shared._block.pool()),
+            Owner::Foreign(_) => None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -199,6 +199,11 @@ impl BufPool {
         (self.0.arena.at(0, 0).as_ptr().cast_const(), self.0.arena.len())
     }
 
+    /// A handle that does not keep the arena: to know a pool again, and to see that it is gone.
+    pub fn downgrade(&self) -> WeakPool {
+        WeakPool(Arc::downgrade(&self.0))
+    }
+
     fn in_use_bytes(&self, state: &State) -> usize {
         (self.0.pages - state.buddy.free_pages()) as usize * PAGE_BYTES
     }
@@ -245,6 +250,21 @@ impl fmt::Debug for BufPool {
     }
 }
 
+/// See [`BufPool::downgrade`].
+pub struct WeakPool(Weak<Inner>);
+
+impl WeakPool {
+    /// Whether it is `pool`. Never again true for another pool at the same address.
+    pub fn is(&self, pool: &BufPool) -> bool {
+        std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&pool.0))
+    }
+
+    /// Whether the pool, or a buffer of it, is still there.
+    pub fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
 /// A place in the queue, given up when dropped.
 struct Place<'a> {
     pool: &'a BufPool,
@@ -272,6 +292,11 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// Whose it is.
+    pub(crate) fn pool(&self) -> &BufPool {
+        &self.pool
+    }
+
     /// Where its first `len` bytes are.
     pub(crate) fn address(&self, len: usize) -> NonNull<u8> {
         assert!(len <= self.pages as usize * PAGE_BYTES, "invariant: a buffer is within its block");
