@@ -71,6 +71,9 @@ pub struct DeviceAttributes {
     pub mw_max: u32,
     /// Whether windows can be bound by posting, to one queue pair, and be invalidated the same way.
     pub has_window_2: bool,
+    /// Whether a window's own range is enforced. Soft-RoCE (as of Linux 6.1) looks at the registration's range alone: there
+    /// a window is bound to a registration of just its range.
+    pub windows_keep_bounds: bool,
     /// Ports.
     pub ports: u8,
 }
@@ -270,6 +273,9 @@ fn query_device(api: &Api, context: NonNull<abi::Context>) -> Result<DeviceAttri
     Ok(device_attributes(&raw))
 }
 
+/// What soft-RoCE calls its vendor.
+const RXE_VENDOR: u32 = 0xff_ffff;
+
 fn device_attributes(raw: &abi::DeviceAttr) -> DeviceAttributes {
     let count = |number: i32| u32::try_from(number).unwrap_or(0);
     let has = |bits| raw.device_cap_flags & bits != 0;
@@ -288,6 +294,7 @@ fn device_attributes(raw: &abi::DeviceAttr) -> DeviceAttributes {
         has_window_2: raw.max_mw > 0
             && has(capability::MEM_WINDOW_2A | capability::MEM_WINDOW_2B)
             && has(capability::MEM_MGT_EXTENSIONS),
+        windows_keep_bounds: raw.vendor_id != RXE_VENDOR,
         ports: raw.phys_port_cnt,
     }
 }
@@ -336,7 +343,9 @@ mod tests {
         assert!(!device_attributes(&device).has_window_2);
         device.device_cap_flags = capability::MEM_WINDOW_2B | capability::MEM_MGT_EXTENSIONS;
         let attributes = device_attributes(&device);
-        assert!(attributes.has_window_2);
+        assert!(attributes.has_window_2 && attributes.windows_keep_bounds);
+        device.vendor_id = RXE_VENDOR;
+        assert!(!device_attributes(&device).windows_keep_bounds);
         assert_eq!((attributes.ports, attributes.read_depth_peer_max), (1, 128));
         (port.state, port.active_mtu, port.max_mtu, port.max_msg_sz, port.link_layer) = (4, 5, 5, 8 << 20, 2);
         let attributes = port_attributes(1, &port);

@@ -224,7 +224,7 @@ fn advice(verb: Verb, errno: i32) -> &'static str {
         (Verb::AllocMw, libc::ENOMEM | libc::EOPNOTSUPP | libc::ENOSYS) => {
             "the device has no memory windows left: registrations are used instead"
         }
-        (Verb::ModifyQp, libc::EINVAL) => {
+        (Verb::ModifyQp, libc::EINVAL | libc::ENODATA | libc::ENOENT) => {
             "an attribute is wrong for this state: look at the GID index, the MTU and the peer's number"
         }
         (Verb::ModifyQp, libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EADDRNOTAVAIL) => {
@@ -359,6 +359,7 @@ mod tests {
         assert!(text(Verb::RegMr, libc::ENOMEM).contains("memlock"));
         assert!(text(Verb::OpenDevice, libc::EACCES).contains("/dev/infiniband"));
         assert!(text(Verb::GetDeviceList, libc::ENOSYS).contains("modprobe ib_uverbs"));
+        assert!(text(Verb::ModifyQp, libc::ENODATA).contains("GID index"));
         assert!(text(Verb::ModifyQp, libc::EINVAL).contains("GID index"));
         assert!(text(Verb::RegDmabufMr, libc::EOPNOTSUPP).contains("dma-buf"));
         assert!(Status::RetryExceeded.advice().contains("4791"));

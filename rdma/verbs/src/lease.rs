@@ -3,7 +3,8 @@
 //!
 //! By a type-2 window where the device has them: bound by a work request, good for one queue pair alone, ended by
 //! `LOCAL_INV` and used again; or ended by giving the window back, which is a system call that does not need the queue
-//! pair. Else by a registration made for it.
+//! pair. Where the device does not enforce a window's range (soft-RoCE), the window is bound to a registration of just
+//! that range. Without windows, by a registration alone.
 
 use std::any::Any;
 use std::fmt;
@@ -110,8 +111,9 @@ impl Drop for Window {
 }
 
 enum Grant {
-    Window { window: Window, queue_pair: Weak<QueuePairInner> },
-    Registration(#[allow(dead_code, reason = "held for its end")] Registration),
+    // Dropped in this order.
+    Window { window: Window, _own: Option<Registration>, queue_pair: Weak<QueuePairInner> },
+    Registration { _own: Registration },
 }
 
 /// A peer's right to `T`'s memory. Ends when revoked or dropped, before the memory is anybody's again.
@@ -130,7 +132,7 @@ impl<M: Readable> Lease<M> {
             Ok(registration) => {
                 let (start, len) = memory.range();
                 let remote = Remote { addr: start as u64, rkey: registration.remote_key(), len: len as u64 };
-                Ok(Self { grant: Some(Grant::Registration(registration)), held: Some(memory), remote })
+                Ok(Self { grant: Some(Grant::Registration { _own: registration }), held: Some(memory), remote })
             }
             Err(error) => Err(Refused { error, memory }),
         }
@@ -167,9 +169,10 @@ impl<T: Any + Send + Sync> Lease<T> {
         let (lease, result) = pair.local_invalidate(self, key).await;
         self = lease;
         if result.is_ok()
-            && let Some(Grant::Window { window, .. }) = self.grant.take()
+            && let Some(Grant::Window { window, _own, .. }) = self.grant.take()
         {
             pair.domain().keep_window(window);
+            drop(_own);
         }
         // Of a failure: the window is given back, which ends the right too.
         self.revoke_now()
@@ -221,21 +224,34 @@ impl QueuePair {
         // Only pools are registered so that windows can be bound to them.
         let can_bind = local.pool().is_some() && self.domain().device().attributes().has_window_2;
         let window = if can_bind { self.domain().take_window().ok() } else { None };
-        let (Some(window), Some(registration)) = (window, local.registration().cloned()) else {
+        let (Some(window), Some(pools)) = (window, local.registration().cloned()) else {
             return self.lease_registered(local, (addr, len), rights);
+        };
+        let own = if self.domain().device().attributes().windows_keep_bounds {
+            None
+        } else {
+            let uses = Uses { bind: true, local_write: true, ..Uses::default() };
+            // SAFETY: a range of memory that the lease keeps, and drops after the registration.
+            match unsafe { Registration::new(self.domain().pd(), (addr as *const u8, len), None, uses) } {
+                Ok(own) => Some(own),
+                Err(error) => {
+                    self.domain().keep_window(window);
+                    return Err(Refused { error, memory: local });
+                }
+            }
         };
         let key = window.next_key();
         let bind = Bind {
             window: window.raw(),
             key,
-            registration: registration.raw(),
+            registration: own.as_ref().map_or_else(|| pools.raw(), Registration::raw),
             addr,
             len: len as u64,
             access: rights.flags(),
         };
         let remote = Remote { addr, rkey: key, len: len as u64 };
         let posted = self.slot().await;
-        let grant = Grant::Window { window, queue_pair: Arc::downgrade(&self.0) };
+        let grant = Grant::Window { window, _own: own, queue_pair: Arc::downgrade(&self.0) };
         let lease = Lease { grant: Some(grant), held: Some(local), remote };
         let slot = match posted {
             Ok(slot) => slot,
@@ -272,7 +288,7 @@ impl QueuePair {
         match registration {
             Ok(registration) => {
                 let remote = Remote { addr, rkey: registration.remote_key(), len: len as u64 };
-                Ok(Lease { grant: Some(Grant::Registration(registration)), held: Some(local), remote })
+                Ok(Lease { grant: Some(Grant::Registration { _own: registration }), held: Some(local), remote })
             }
             Err(error) => Err(Refused { error, memory: local }),
         }
