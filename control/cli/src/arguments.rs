@@ -114,6 +114,9 @@ pub(crate) struct Tuning {
     /// How long deleted data stays on the nodes, for reads that other gateways may have begun.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) garbage_grace_seconds: u64,
+    /// How long a day of lifecycle rules is. For tests: with 10, what expires after a day is gone within half a minute.
+    #[arg(long, value_name = "SECONDS", default_value_t = crate::config::DAY_SECONDS, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) lifecycle_day_seconds: u64,
 }
 
 #[derive(Debug, Args)]

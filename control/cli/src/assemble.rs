@@ -100,6 +100,7 @@ pub(crate) struct GatewayParts {
     pub(crate) garbage_grace_seconds: u64,
     /// Where clients reach the nodes.
     pub(crate) node_addresses: HashMap<NodeId, Vec<NodeAddress>>,
+    pub(crate) lifecycle_day_seconds: u64,
 }
 
 /// The folder of the metadata within a gateway's directory.
@@ -120,13 +121,14 @@ pub(crate) async fn open_gateway(parts: GatewayParts) -> Result<Gateway, Fatal> 
     // One for the process: all of its requests share lanes.
     let hashes = HashScheduler::from_env().map_err(|error| Fatal::doing("choosing the hash kernels", error))?;
     tracing::info!(tier = hashes.tier().name(), "bodies are hashed in lanes");
-    let options = GatewayOptions {
+    let mut options = GatewayOptions {
         hashes: Some(hashes),
         garbage_grace_ms: parts.garbage_grace_seconds * 1000,
         buffers: Some(pool),
         node_addresses: parts.node_addresses,
         ..GatewayOptions::new(parts.code, parts.cluster_map, parts.cluster_key)
     };
+    options.set_lifecycle_day(std::time::Duration::from_secs(parts.lifecycle_day_seconds.max(1)));
     Ok(Gateway::new(Arc::new(kv), executor, Arc::new(SystemClock), options))
 }
 

@@ -88,6 +88,9 @@ pub(crate) struct Cluster {
     pub(crate) code: Option<Code>,
 }
 
+/// A day.
+pub(crate) const DAY_SECONDS: u64 = 24 * 3600;
+
 /// `[gateway]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,6 +104,9 @@ pub(crate) struct Gateway {
     pub(crate) buffers: Size,
     #[serde(default = "default_grace")]
     pub(crate) garbage_grace_seconds: u64,
+    /// How long a day of lifecycle rules is: for tests.
+    #[serde(default = "default_lifecycle_day")]
+    pub(crate) lifecycle_day_seconds: u64,
     /// TLS, logs of requests, limits: `[gateway.guard]`.
     #[serde(default)]
     pub(crate) guard: Guard,
@@ -142,6 +148,9 @@ fn default_node_buffers() -> Size {
 }
 fn default_grace() -> u64 {
     60
+}
+fn default_lifecycle_day() -> u64 {
+    DAY_SECONDS
 }
 fn default_weight() -> u32 {
     100

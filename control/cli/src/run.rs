@@ -195,6 +195,7 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Fatal> {
         buffers_bytes: arguments.tuning.gateway_buffers.0,
         garbage_grace_seconds: arguments.tuning.garbage_grace_seconds,
         node_addresses: direct.addresses.clone(),
+        lifecycle_day_seconds: arguments.tuning.lifecycle_day_seconds,
     })
     .await?;
     let served =
@@ -261,6 +262,7 @@ pub(crate) async fn gateway(arguments: GatewayArguments) -> Result<(), Fatal> {
         buffers_bytes: config.gateway.buffers.0,
         garbage_grace_seconds: config.gateway.garbage_grace_seconds,
         node_addresses: config.node_addresses(),
+        lifecycle_day_seconds: config.gateway.lifecycle_day_seconds,
     })
     .await?;
     serve_front(socket, gateway, &config.gateway.data, config.gateway.domains, config.gateway.guard, stop).await

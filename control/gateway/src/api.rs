@@ -7,9 +7,13 @@ use bytes::Bytes;
 use futures::Stream;
 use penstock_digest::{ChecksumAlgorithm, ChecksumValue};
 
-pub use penstock_meta::tables::BucketSetting;
+pub use penstock_meta::tables::{
+    BucketSetting, DefaultRetentionRow as DefaultRetention, LockRow as Lock, ObjectLockRow as ObjectLock,
+    RetentionRow as Retention, Versioning,
+};
 
 use crate::error::Error;
+use crate::tags::Tags;
 
 /// Object bytes on their way in or out. An `Err` ends the stream and fails the operation.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send + 'static>>;
@@ -29,6 +33,34 @@ pub struct BucketInfo {
     pub created_unix_ms: UnixMs,
     /// The LocationConstraint it was made with; empty for none.
     pub region: String,
+    /// Whether it makes versions.
+    pub versioning: Versioning,
+    /// Whether its versions can be locked.
+    pub lock: ObjectLock,
+}
+
+/// `CreateBucket`.
+#[derive(Clone, Debug, Default)]
+pub struct CreateBucket {
+    /// Its name.
+    pub name: String,
+    /// The LocationConstraint; empty for none.
+    pub region: String,
+    /// With object lock, and therefore versioning.
+    pub object_lock: bool,
+    /// Settings that it has from the beginning. The caller has checked what they say.
+    pub settings: Vec<(BucketSetting, Vec<u8>)>,
+}
+
+/// An object, or one version of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObjectName {
+    /// In which bucket.
+    pub bucket: String,
+    /// Under which key.
+    pub key: String,
+    /// Which version; none is the current one.
+    pub version_id: Option<String>,
 }
 
 /// `ListBuckets`.
@@ -159,6 +191,10 @@ pub struct PutObject {
     pub storage_class: String,
     /// If-Match / If-None-Match.
     pub conditions: Conditions,
+    /// Its tags.
+    pub tags: Tags,
+    /// Its retention and legal hold.
+    pub lock: Lock,
 }
 
 /// What a PUT made.
@@ -172,6 +208,12 @@ pub struct PutDone {
     pub size_bytes: u64,
     /// When it became visible.
     pub modified_unix_ms: UnixMs,
+    /// Its version, where the bucket makes versions.
+    pub version_id: Option<String>,
+    /// Of a copy: which version its source was, likewise.
+    pub source_version_id: Option<String>,
+    /// When it will expire, and by which rule.
+    pub expiration: Option<(UnixMs, String)>,
 }
 
 /// A range of an object as HTTP writes it.
@@ -198,6 +240,8 @@ pub struct GetObject {
     pub part_number: Option<u32>,
     /// Conditions.
     pub conditions: Conditions,
+    /// Which version; none is the current one.
+    pub version_id: Option<String>,
 }
 
 /// What is known of an object.
@@ -219,6 +263,25 @@ pub struct ObjectInfo {
     pub storage_class: String,
     /// For objects from multipart uploads, how many parts.
     pub parts: Option<u32>,
+    /// Which version it is, where the bucket has or had versions.
+    pub version_id: Option<String>,
+    /// Its tags.
+    pub tags: Tags,
+    /// Its retention and legal hold.
+    pub lock: Lock,
+    /// When it will expire, and by which rule.
+    pub expiration: Option<(UnixMs, String)>,
+}
+
+/// The answer to `GetObjectAttributes`.
+#[derive(Clone, Debug)]
+pub struct ObjectAttributes {
+    /// The object.
+    pub info: ObjectInfo,
+    /// Parts of an object from a multipart upload.
+    pub parts: Vec<PartInfo>,
+    /// Whether more parts follow.
+    pub more: bool,
 }
 
 /// The answer to `GetObject` and `HeadObject`.
@@ -242,6 +305,19 @@ pub struct DeleteObject {
     pub key: String,
     /// Conditions (if_match, if_match_size, if_match_last_modified).
     pub conditions: Conditions,
+    /// Which version is to be gone for good; none makes a delete marker where the bucket makes versions.
+    pub version_id: Option<String>,
+    /// Retention in governance mode does not count.
+    pub bypass_governance: bool,
+}
+
+/// What a delete did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// The delete marker that was made, or the version that was named, where the bucket has or had versions.
+    pub version_id: Option<String>,
+    /// Whether that is a delete marker.
+    pub delete_marker: bool,
 }
 
 /// Where a copy takes its headers from.
@@ -262,6 +338,8 @@ pub struct CopySource {
     pub key: String,
     /// `x-amz-copy-source-if-*`.
     pub conditions: Conditions,
+    /// Which version; none is the current one.
+    pub version_id: Option<String>,
 }
 
 /// `CopyObject`.
@@ -281,6 +359,10 @@ pub struct CopyObject {
     pub storage_class: String,
     /// If-Match / If-None-Match on the destination.
     pub conditions: Conditions,
+    /// Its tags; none are those of the source.
+    pub tags: Option<Tags>,
+    /// Its retention and legal hold: they are never the source's.
+    pub lock: Lock,
 }
 
 /// `ListObjects` and `ListObjectsV2`: both are this.
@@ -326,6 +408,57 @@ pub struct ObjectPage {
     pub next_after: Option<String>,
 }
 
+/// `ListObjectVersions`.
+#[derive(Clone, Debug, Default)]
+pub struct ListVersions {
+    /// Where.
+    pub bucket: String,
+    /// As in [`ListObjects`].
+    pub prefix: String,
+    /// As in [`ListObjects`].
+    pub delimiter: String,
+    /// Only keys after this one (and with `version_id_marker` what comes after that version of it).
+    pub key_marker: String,
+    /// A version of `key_marker`.
+    pub version_id_marker: Option<String>,
+    /// At most so many versions and common prefixes.
+    pub max_keys: usize,
+}
+
+/// One version of a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedVersion {
+    /// The key.
+    pub key: String,
+    /// Its id, or `null`.
+    pub version_id: String,
+    /// Whether it is the current one.
+    pub is_latest: bool,
+    /// Whether it is a delete marker: then what follows but for the time is empty.
+    pub delete_marker: bool,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its ETag.
+    pub etag: ETag,
+    /// When it became visible.
+    pub modified_unix_ms: UnixMs,
+    /// `STANDARD`.
+    pub storage_class: String,
+    /// The algorithm and type of its checksum.
+    pub checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
+}
+
+/// A page of versions, by key, then newest first.
+#[derive(Clone, Debug, Default)]
+pub struct VersionPage {
+    /// The versions.
+    pub versions: Vec<ListedVersion>,
+    /// Common prefixes.
+    pub common_prefixes: Vec<String>,
+    /// Markers of the next page, when there is one.
+    pub next: Option<(String, Option<String>)>,
+}
+
 /// `CreateMultipartUpload`.
 #[derive(Clone, Debug, Default)]
 pub struct CreateUpload {
@@ -339,6 +472,10 @@ pub struct CreateUpload {
     pub checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
     /// As in [`PutObject`].
     pub storage_class: String,
+    /// Tags of the object to be.
+    pub tags: Tags,
+    /// Retention and legal hold of the object to be.
+    pub lock: Lock,
 }
 
 /// `UploadPart`.
@@ -434,6 +571,8 @@ pub struct PartInfo {
     pub modified_unix_ms: UnixMs,
     /// Its checksum.
     pub checksum: Option<ChecksumValue>,
+    /// Of a copied part: which version its source was, where that bucket has or had versions.
+    pub source_version_id: Option<String>,
 }
 
 /// A page of parts.

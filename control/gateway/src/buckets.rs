@@ -3,7 +3,7 @@
 use penstock_meta::tables::{BucketRow, TablesError};
 use penstock_proto::limits;
 
-use crate::api::{BucketInfo, BucketPage, ListBuckets};
+use crate::api::{BucketInfo, BucketPage, CreateBucket, ListBuckets, ObjectLock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gateway::Gateway;
 use crate::names;
@@ -15,9 +15,21 @@ impl Gateway {
     /// InvalidBucketName; TooManyBuckets; BucketAlreadyOwnedByYou, in every region (AWS answers 200 in us-east-1 alone,
     /// for old clients' sake).
     pub async fn create_bucket(&self, name: &str, region: &str) -> Result<()> {
+        let request = CreateBucket { name: name.to_owned(), region: region.to_owned(), ..CreateBucket::default() };
+        self.create_bucket_with(request).await
+    }
+
+    /// `CreateBucket` with all that it can say.
+    ///
+    /// # Errors
+    /// As [`Gateway::create_bucket`].
+    pub async fn create_bucket_with(&self, request: CreateBucket) -> Result<()> {
         let _admitted = self.inner.admit()?;
-        names::check_bucket_name(name)?;
-        match self.inner.tables.create_bucket(name, region, self.inner.clock.now_unix_ms()).await {
+        let CreateBucket { name, region, object_lock, settings } = request;
+        names::check_bucket_name(&name)?;
+        let lock = if object_lock { ObjectLock::On { default: None } } else { ObjectLock::Off };
+        let now_unix_ms = self.inner.clock.now_unix_ms();
+        match self.inner.tables.create_bucket_with(&name, &region, now_unix_ms, lock, &settings).await {
             Ok(_row) => Ok(()),
             Err(TablesError::BucketExists) => Err(Error::new(
                 ErrorKind::BucketAlreadyOwnedByYou,
@@ -52,7 +64,7 @@ impl Gateway {
     /// `DeleteBucket`.
     ///
     /// # Errors
-    /// NoSuchBucket; BucketNotEmpty while it has objects or open uploads.
+    /// NoSuchBucket; BucketNotEmpty while it has objects, versions, delete markers or open uploads.
     pub async fn delete_bucket(&self, name: &str) -> Result<()> {
         let _admitted = self.inner.admit()?;
         Ok(self.inner.tables.delete_bucket(name).await?)
@@ -60,5 +72,11 @@ impl Gateway {
 }
 
 fn info(row: BucketRow) -> BucketInfo {
-    BucketInfo { name: row.name, created_unix_ms: row.created_unix_ms, region: row.region }
+    BucketInfo {
+        name: row.name,
+        created_unix_ms: row.created_unix_ms,
+        region: row.region,
+        versioning: row.versioning,
+        lock: row.lock,
+    }
 }

@@ -67,6 +67,7 @@ pub(crate) fn write_preconditions(conditions: &Conditions) -> Preconditions {
         if_none_match: conditions.if_none_match.as_ref().map(etag_set),
         if_match_size: conditions.if_match_size,
         if_match_last_modified_s: conditions.if_match_last_modified.map(|ms| ms / 1000),
+        if_match_version: None,
     }
 }
 

@@ -2,12 +2,13 @@
 
 use penstock_executor::ExecutorError;
 use penstock_meta::kv::KvError;
-use penstock_meta::tables::{HeadersRow, ObjectRow, PreconditionFailure, TablesError};
+use penstock_meta::tables::{BucketRow, HeadersRow, ObjectRow, PreconditionFailure, TablesError};
 
 use crate::api::{ObjectHeaders, ObjectInfo};
 use crate::checksums;
 use crate::conditions;
 use crate::error::{Error, ErrorKind, Result};
+use crate::{locks, versions};
 
 pub(crate) fn headers_to_row(headers: ObjectHeaders) -> HeadersRow {
     let ObjectHeaders {
@@ -55,8 +56,12 @@ pub(crate) fn headers_from_row(row: HeadersRow) -> ObjectHeaders {
 ///
 /// # Errors
 /// InternalError when its row makes no sense.
-pub(crate) fn object_info(key: String, row: ObjectRow) -> Result<ObjectInfo> {
+pub(crate) fn object_info(bucket: &BucketRow, key: String, row: ObjectRow) -> Result<ObjectInfo> {
     Ok(ObjectInfo {
+        version_id: versions::version_id(bucket, &row),
+        expiration: None,
+        tags: row.tags,
+        lock: row.lock,
         key,
         size_bytes: row.size_bytes,
         etag: row.etag,
@@ -83,6 +88,16 @@ impl From<TablesError> for Error {
     fn from(error: TablesError) -> Self {
         let kind = match &error {
             TablesError::Precondition(failure) => return (*failure).into(),
+            TablesError::NoObjectLock => return locks::no_object_lock(),
+            TablesError::Locked => {
+                let message = "Access Denied because object protected by object lock.";
+                return Self::new(ErrorKind::AccessDenied, message);
+            }
+            TablesError::BucketLocked => {
+                let message = "Object Lock needs versioning to be enabled, and an Object Lock configuration on a bucket keeps \
+                               its versioning state from being changed.";
+                return Self::new(ErrorKind::InvalidBucketState, message);
+            }
             TablesError::NoSuchBucket => ErrorKind::NoSuchBucket,
             TablesError::BucketExists => ErrorKind::BucketAlreadyOwnedByYou,
             TablesError::TooManyBuckets => ErrorKind::TooManyBuckets,

@@ -1,6 +1,6 @@
 //! CopyObject and UploadPartCopy: the source's read stream is the destination's body, nothing else.
 
-use penstock_meta::tables::ObjectRow;
+use penstock_meta::tables::{BucketRow, ObjectRow};
 use penstock_proto::limits;
 
 use crate::api::{
@@ -10,11 +10,13 @@ use crate::checksums;
 use crate::conditions;
 use crate::convert::headers_from_row;
 use crate::error::{Error, ErrorKind, Result};
-use crate::gateway::{Gateway, no_such_key};
+use crate::gateway::Gateway;
 use crate::names;
 use crate::objects::NewObject;
 use crate::ranges;
 use crate::read::Cursor;
+use crate::tags;
+use crate::versions::version_id;
 use crate::write::store_body;
 
 /// How often a copy looks its source up again because the one it found was being collected.
@@ -28,16 +30,20 @@ impl Gateway {
     /// that changes nothing; as [`Gateway::put_object`].
     pub async fn copy_object(&self, request: CopyObject) -> Result<PutDone> {
         let _admitted = self.inner.admit()?;
-        let CopyObject { source, bucket, key, metadata, checksum, storage_class, conditions } = request;
+        let CopyObject { source, bucket, key, metadata, checksum, storage_class, conditions, tags, lock } = request;
         names::check_key(&key)?;
         names::check_storage_class(&storage_class)?;
-        let row = self.source(&source).await?;
+        if let Some(tags) = &tags {
+            tags::check_object_tags(tags)?;
+        }
+        let (source_bucket, row) = self.source(&source).await?;
         let source_algorithm = match &row.checksum {
             Some(checksum) => checksums::from_number(checksum.algorithm)?,
             None => checksums::DEFAULT,
         };
         let algorithm = checksum.unwrap_or(source_algorithm);
-        let onto_itself = source.bucket == bucket && source.key == key;
+        // To copy an old version over the current one is to bring it back.
+        let onto_itself = source.bucket == bucket && source.key == key && source.version_id.is_none();
         if onto_itself && matches!(metadata, MetadataDirective::Copy) && algorithm == source_algorithm {
             return Err(Error::new(
                 ErrorKind::InvalidRequest,
@@ -51,7 +57,9 @@ impl Gateway {
         };
         names::check_headers(&headers)?;
         let bucket = self.inner.bucket(&bucket).await?;
-        let new = NewObject { bucket, key, headers, conditions };
+        self.check_lock(&bucket, &lock)?;
+        let tags = tags.unwrap_or_else(|| row.tags.clone());
+        let new = NewObject { bucket, key, headers, conditions, tags, lock };
         self.check_early(&new).await?;
         let (row, body) = self
             .open_source(&source, row, |row| {
@@ -60,7 +68,8 @@ impl Gateway {
             })
             .await?;
         let stored = store_body(&self.inner, body, Some(row.size_bytes), &BodyDigests::default(), algorithm).await?;
-        self.commit(new, stored).await
+        let source_version_id = version_id(&source_bucket, &row);
+        Ok(PutDone { source_version_id, ..self.commit(new, stored).await? })
     }
 
     /// `UploadPartCopy`.
@@ -71,9 +80,9 @@ impl Gateway {
         let _admitted = self.inner.admit()?;
         let UploadPartCopy { source, range, bucket, key, upload_id, part_number } = request;
         let upload = self.open_upload(&bucket, &key, &upload_id, part_number).await?;
-        let row = self.source(&source).await?;
+        let (source_bucket, row) = self.source(&source).await?;
         let mut content_bytes = 0;
-        let (_, body) = self
+        let (row, body) = self
             .open_source(&source, row, |row| {
                 let bytes = ranges::resolve_copy(range, row.size_bytes)?;
                 check_copy_bytes(bytes.end - bytes.start)?;
@@ -81,16 +90,25 @@ impl Gateway {
                 Ok(bytes)
             })
             .await?;
-        self.store_part(upload, part_number, body, Some(content_bytes), &BodyDigests::default()).await
+        let part = self.store_part(upload, part_number, body, Some(content_bytes), &BodyDigests::default()).await?;
+        Ok(PartInfo { source_version_id: version_id(&source_bucket, &row), ..part })
     }
 
     /// The source's row, if its conditions hold.
-    async fn source(&self, source: &CopySource) -> Result<ObjectRow> {
+    async fn source(&self, source: &CopySource) -> Result<(BucketRow, ObjectRow)> {
         names::check_key(&source.key)?;
         let bucket = self.inner.bucket(&source.bucket).await?;
-        let row = self.inner.tables.object(bucket.id, &source.key).await?.ok_or_else(|| no_such_key(&source.key))?;
+        let row = self.lookup(&bucket, &source.key, source.version_id.as_deref()).await.map_err(|error| match error
+            .kind
+        {
+            ErrorKind::MethodNotAllowed => Error::new(
+                ErrorKind::InvalidRequest,
+                "The source of a copy request may not specifically refer to a delete marker by version id.",
+            ),
+            _ => error,
+        })?;
         conditions::check_copy_source(&source.conditions, &row.etag, row.modified_unix_ms)?;
-        Ok(row)
+        Ok((bucket, row))
     }
 
     /// The source's bytes, of `row` or of what replaced it meanwhile.
@@ -106,7 +124,7 @@ impl Gateway {
                 let stream = cursor.into_stream(self.inner.count_stream()).await?;
                 return Ok((row, stream));
             }
-            row = self.source(source).await?;
+            row = self.source(source).await?.1;
         }
         Err(Error::new(ErrorKind::SlowDown, "The source is being replaced again and again; try again in a moment."))
     }

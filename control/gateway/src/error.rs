@@ -9,6 +9,18 @@ pub enum ErrorKind {
     NoSuchBucket,
     /// 404: no such object.
     NoSuchKey,
+    /// 404: no such version of an object.
+    NoSuchVersion,
+    /// 405: the version that was asked for is a delete marker.
+    MethodNotAllowed,
+    /// 403: an object lock forbids it.
+    AccessDenied,
+    /// 409: versioning must be on for object lock, and stays on with it.
+    InvalidBucketState,
+    /// 404: the bucket has no object lock.
+    ObjectLockConfigurationNotFoundError,
+    /// 400: a default retention of no or too much time.
+    InvalidRetentionPeriod,
     /// 404: no such multipart upload (never was, completed, or aborted).
     NoSuchUpload,
     /// 409: the bucket exists and is yours.
@@ -49,6 +61,8 @@ pub enum ErrorKind {
     InvalidPartOrder,
     /// 400: user metadata is larger than allowed.
     MetadataTooLarge,
+    /// 400: a document that does not say what it should.
+    MalformedXml,
     /// 400: a tag, or a set of them, that breaks the rules.
     InvalidTag,
     /// 400: an argument is out of range; the message names it.
@@ -77,6 +91,17 @@ pub struct Error {
     pub kind: ErrorKind,
     /// What is wrong and what to do.
     pub message: Cow<'static, str>,
+    /// The delete marker that is the reason.
+    pub marker: Option<Marker>,
+}
+
+/// A delete marker that a request ran into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marker {
+    /// Its version.
+    pub version_id: String,
+    /// When it was made.
+    pub modified_unix_ms: u64,
 }
 
 /// What operations return.
@@ -85,7 +110,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error of `kind` that says `message`.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), marker: None }
+    }
+
+    /// The error with its reason.
+    pub(crate) fn because_of_marker(mut self, row: &penstock_meta::tables::ObjectRow) -> Self {
+        self.marker = Some(Marker { version_id: row.version.id(), modified_unix_ms: row.modified_unix_ms });
+        self
     }
 
     /// Whether the same request may succeed a little later.

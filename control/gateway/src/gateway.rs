@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::{Error, ErrorKind, Result};
 use crate::garbage::{Collected, Collector};
 use crate::leases::Leases;
+use crate::lifecycle;
 use crate::options::GatewayOptions;
 use crate::pending::{PendingPool, Registry};
 use crate::plan_holds::Plans;
@@ -36,6 +37,8 @@ pub(crate) struct Inner {
     pub(crate) leases: Leases,
     pub(crate) pending: PendingPool,
     pub(crate) collector: Collector,
+    pub(crate) lifecycles: lifecycle::Parsed,
+    pub(crate) lifecycle_worker: lifecycle::Worker,
     pub(crate) hashes: HashScheduler,
     pub(crate) plans: Plans,
     pub(crate) traffic: Arc<Traffic>,
@@ -105,6 +108,8 @@ impl Gateway {
             collector: Collector::default(),
             plans: Plans::default(),
             traffic: Arc::default(),
+            lifecycles: lifecycle::Parsed::default(),
+            lifecycle_worker: lifecycle::Worker::default(),
             admission: Arc::new(Semaphore::new(options.requests_in_flight_max)),
             open_streams: Arc::default(),
             puts: Arc::default(),
@@ -114,6 +119,7 @@ impl Gateway {
         });
         crate::garbage::start(&inner);
         crate::plan_holds::start(&inner);
+        lifecycle::start(&inner);
         Self { inner }
     }
 
@@ -208,6 +214,11 @@ impl Inner {
     /// NoSuchBucket.
     pub(crate) async fn bucket(&self, name: &str) -> Result<BucketRow> {
         self.tables.bucket(name).await?.ok_or_else(|| no_such_bucket(name))
+    }
+
+    /// A day of lifecycle rules.
+    pub(crate) fn day_ms(&self) -> u64 {
+        u64::try_from(self.options.lifecycle_day.as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
     /// When data that is replaced now may be collected.

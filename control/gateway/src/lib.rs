@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod attributes;
 mod body;
 mod bucket_settings;
 mod buckets;
@@ -31,6 +32,9 @@ mod garbage;
 mod gateway;
 mod hashing;
 mod leases;
+pub mod lifecycle;
+mod locks;
+mod marks;
 mod multipart;
 mod names;
 mod objects;
@@ -43,6 +47,7 @@ mod ranges;
 mod read;
 pub mod tags;
 mod traffic;
+mod versions;
 mod write;
 
 pub use garbage::Collected;

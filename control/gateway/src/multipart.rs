@@ -17,7 +17,7 @@ use crate::gateway::Gateway;
 use crate::objects::lost_race;
 use crate::pending::PendingData;
 use crate::write::{StoredBody, store_body};
-use crate::{checksums, conditions, convert, etag, names};
+use crate::{checksums, conditions, convert, etag, names, tags, versions};
 
 /// How often a Complete is decided again because parts changed while it was.
 const COMPLETE_TRIES_MAX: u32 = 8;
@@ -38,7 +38,8 @@ impl Gateway {
     /// NoSuchBucket; InvalidRequest for an algorithm and type that don't go together; what is wrong with key or headers.
     pub async fn create_upload(&self, request: CreateUpload) -> Result<String> {
         let _admitted = self.inner.admit()?;
-        let CreateUpload { bucket, key, headers, checksum, storage_class } = request;
+        let CreateUpload { bucket, key, headers, checksum, storage_class, tags, lock } = request;
+        tags::check_object_tags(&tags)?;
         names::check_key(&key)?;
         names::check_headers(&headers)?;
         names::check_storage_class(&storage_class)?;
@@ -46,12 +47,15 @@ impl Gateway {
             checksums::check_upload(algorithm, kind)?;
         }
         let bucket = self.inner.bucket(&bucket).await?;
+        self.check_lock(&bucket, &lock)?;
         let new = tables::NewUpload {
             key,
             storage_class: names::STANDARD.to_owned(),
             headers: convert::headers_to_row(headers),
             checksum: checksum
                 .map(|(algorithm, kind)| (checksums::to_number(algorithm), kind == ChecksumType::Composite)),
+            tags,
+            lock,
         };
         Ok(self.inner.tables.create_upload(&bucket, new, self.inner.clock.now_unix_ms()).await?.upload_id)
     }
@@ -160,7 +164,10 @@ impl Gateway {
                 garbage_not_before_unix_ms: self.inner.garbage_not_before(),
             });
             match completed.await {
-                Ok(completed) => return put_done(completed.object),
+                Ok(completed) => {
+                    let expiration = self.inner.expiration_of(&bucket, &request.key, &completed.object).await?;
+                    return Ok(PutDone { expiration, ..put_done(completed.object)? });
+                }
                 Err(TablesError::PartsChanged) => {}
                 Err(TablesError::NoSuchUpload) => return self.completed_before(&bucket, &request).await,
                 Err(error) => return Err(lost_race(error, &request.conditions)),
@@ -229,8 +236,11 @@ impl Gateway {
             modified_unix_ms: self.inner.clock.now_unix_ms(),
             storage_class: upload.storage_class,
             checksum: Some(checksums::to_row(&checksum)),
+            version: tables::VersionRow::default(),
             parts: None,
             headers: upload.headers,
+            tags: upload.tags,
+            lock: upload.lock,
             upload_id: None,
             layout: tables::Layout::Empty,
         })
@@ -329,6 +339,7 @@ pub(crate) fn part_info(part: &PartRow) -> Result<PartInfo> {
         size_bytes: part.size_bytes,
         modified_unix_ms: part.modified_unix_ms,
         checksum: part_checksum(part)?,
+        source_version_id: None,
     })
 }
 
@@ -338,6 +349,9 @@ fn part_checksum(part: &PartRow) -> Result<Option<ChecksumValue>> {
 
 pub(crate) fn put_done(object: ObjectRow) -> Result<PutDone> {
     Ok(PutDone {
+        version_id: versions::made_version(&object.version),
+        source_version_id: None,
+        expiration: None,
         checksum: object.checksum.as_ref().map(checksums::from_row).transpose()?,
         etag: object.etag,
         size_bytes: object.size_bytes,

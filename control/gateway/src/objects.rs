@@ -3,21 +3,24 @@
 use std::ops::Range;
 
 use penstock_digest::ChecksumValue;
-use penstock_meta::tables::{DataRow, Layout, ObjectRow};
+use penstock_meta::tables::{BucketRow, DataRow, Layout, LockPass, ObjectRow, VersionRow};
 use penstock_proto::limits;
 
 use crate::api::{
-    DeleteObject, GetObject, ListObjects, ListedObject, ObjectChecksum, ObjectPage, ObjectRead, PutDone, PutObject,
+    DeleteObject, Deleted, GetObject, ListObjects, ListedObject, ObjectChecksum, ObjectInfo, ObjectPage, ObjectRead,
+    PutDone, PutObject,
 };
 use crate::checksums;
 use crate::conditions;
 use crate::convert::{headers_to_row, object_info};
 use crate::error::{Error, ErrorKind, Result};
-use crate::gateway::{Gateway, no_such_key};
+use crate::gateway::Gateway;
 use crate::names;
 use crate::pending::PendingData;
 use crate::ranges;
 use crate::read::Cursor;
+use crate::tags::{self, Tags};
+use crate::versions::{made_version, version_name};
 use crate::write::{StoredBody, store_body};
 use crate::{api, etag};
 
@@ -30,6 +33,8 @@ pub(crate) struct NewObject {
     pub(crate) key: String,
     pub(crate) headers: api::ObjectHeaders,
     pub(crate) conditions: api::Conditions,
+    pub(crate) tags: Tags,
+    pub(crate) lock: api::Lock,
 }
 
 impl Gateway {
@@ -43,12 +48,15 @@ impl Gateway {
     /// ServiceUnavailable when it can't be stored now. Nothing is visible then.
     pub async fn put_object(&self, request: PutObject) -> Result<PutDone> {
         let _admitted = self.inner.admit()?;
-        let PutObject { bucket, key, body, content_bytes, digests, headers, storage_class, conditions } = request;
+        let PutObject { bucket, key, body, content_bytes, digests, headers, storage_class, conditions, tags, lock } =
+            request;
         names::check_key(&key)?;
         names::check_headers(&headers)?;
         names::check_storage_class(&storage_class)?;
+        tags::check_object_tags(&tags)?;
         let bucket = self.inner.bucket(&bucket).await?;
-        let new = NewObject { bucket, key, headers, conditions };
+        self.check_lock(&bucket, &lock)?;
+        let new = NewObject { bucket, key, headers, conditions, tags, lock };
         self.check_early(&new).await?;
         let stored = store_body(&self.inner, body, content_bytes, &digests, checksums::DEFAULT).await?;
         self.commit(new, stored).await
@@ -91,19 +99,36 @@ impl Gateway {
             modified_unix_ms,
             storage_class: names::STANDARD.to_owned(),
             checksum: Some(checksums::to_row(&checksum)),
+            version: VersionRow::default(),
             parts: None,
             headers: headers_to_row(new.headers),
+            tags: new.tags.clone(),
+            lock: new.lock,
             upload_id: None,
             layout,
         };
         let preconditions = conditions::write_preconditions(&new.conditions);
         let not_before = self.inner.garbage_not_before();
         let committed = self.inner.tables.commit_object(&new.bucket, &new.key, row, &preconditions, not_before).await;
-        committed.map_err(|error| lost_race(error, &new.conditions))?;
+        let tags = new.tags;
+        let committed = committed.map_err(|error| lost_race(error, &new.conditions))?;
         if let Some(pending) = pending {
             pending.committed();
         }
-        Ok(PutDone { etag, checksum: Some(checksum), size_bytes, modified_unix_ms })
+        let version_id = made_version(&committed.version);
+        let expiration = match self.inner.lifecycle_of(&new.bucket).await? {
+            Some(lifecycle) => lifecycle.expiration_of(&new.key, size_bytes, &tags, modified_unix_ms),
+            None => None,
+        };
+        Ok(PutDone {
+            etag,
+            checksum: Some(checksum),
+            size_bytes,
+            modified_unix_ms,
+            version_id,
+            source_version_id: None,
+            expiration,
+        })
     }
 
     /// `GetObject`.
@@ -114,11 +139,12 @@ impl Gateway {
     pub async fn get_object(&self, request: GetObject) -> Result<ObjectRead> {
         let admitted = self.inner.admit()?;
         for _ in 0..LOOKUPS_MAX {
-            let (row, range, partial) = self.resolve(&request).await?;
+            let (bucket, row, range, partial) = self.resolve(&request).await?;
             let Ok(cursor) = Cursor::open(&self.inner, &row.layout, range.clone()).await? else { continue };
             let guard = (admitted, self.inner.count_stream());
             let body = cursor.into_stream(guard).await?;
-            let info = object_info(request.key, row)?;
+            let expiration = self.inner.expiration_of(&bucket, &request.key, &row).await?;
+            let info = ObjectInfo { expiration, ..object_info(&bucket, request.key, row)? };
             return Ok(ObjectRead { info, range, partial, body: Some(body) });
         }
         Err(Error::new(ErrorKind::SlowDown, "The object is being replaced again and again; try again in a moment."))
@@ -130,15 +156,17 @@ impl Gateway {
     /// As [`Gateway::get_object`], but for the body's.
     pub async fn head_object(&self, request: GetObject) -> Result<ObjectRead> {
         let _admitted = self.inner.admit()?;
-        let (row, range, partial) = self.resolve(&request).await?;
-        Ok(ObjectRead { info: object_info(request.key, row)?, range, partial, body: None })
+        let (bucket, row, range, partial) = self.resolve(&request).await?;
+        let expiration = self.inner.expiration_of(&bucket, &request.key, &row).await?;
+        let info = ObjectInfo { expiration, ..object_info(&bucket, request.key, row)? };
+        Ok(ObjectRead { info, range, partial, body: None })
     }
 
     /// The object that a read is for, and what is wanted of it.
-    pub(crate) async fn resolve(&self, request: &GetObject) -> Result<(ObjectRow, Range<u64>, bool)> {
+    pub(crate) async fn resolve(&self, request: &GetObject) -> Result<(BucketRow, ObjectRow, Range<u64>, bool)> {
         names::check_key(&request.key)?;
         let bucket = self.inner.bucket(&request.bucket).await?;
-        let row = self.inner.tables.object(bucket.id, &request.key).await?.ok_or_else(|| no_such_key(&request.key))?;
+        let row = self.lookup(&bucket, &request.key, request.version_id.as_deref()).await?;
         conditions::check_read(&request.conditions, &row.etag, row.modified_unix_ms)?;
         let (range, partial) = match request.part_number {
             Some(_) if request.range.is_some() => {
@@ -150,7 +178,7 @@ impl Gateway {
             Some(number) => (self.part_range(&row, number).await?, true),
             None => ranges::resolve(request.range, row.size_bytes)?,
         };
-        Ok((row, range, partial))
+        Ok((bucket, row, range, partial))
     }
 
     /// Which bytes are part `number`. An object that was not uploaded in parts has one.
@@ -171,19 +199,30 @@ impl Gateway {
     /// `DeleteObject`. Deleting what is not there is fine, unless a condition wants it to be.
     ///
     /// # Errors
-    /// NoSuchBucket, PreconditionFailed, NoSuchKey (with conditions alone).
-    pub async fn delete_object(&self, request: DeleteObject) -> Result<()> {
+    /// NoSuchBucket, PreconditionFailed, NoSuchKey (with conditions alone); AccessDenied for a version that is locked.
+    pub async fn delete_object(&self, request: DeleteObject) -> Result<Deleted> {
         let _admitted = self.inner.admit()?;
         self.delete_one(request).await
     }
 
-    async fn delete_one(&self, request: DeleteObject) -> Result<()> {
+    async fn delete_one(&self, request: DeleteObject) -> Result<Deleted> {
         names::check_key(&request.key)?;
         let bucket = self.inner.bucket(&request.bucket).await?;
         let preconditions = conditions::write_preconditions(&request.conditions);
         let not_before = self.inner.garbage_not_before();
-        let deleted = self.inner.tables.delete_object(&bucket, &request.key, &preconditions, not_before).await;
-        deleted.map(drop).map_err(|error| lost_race(error, &request.conditions))
+        let version = request.version_id.as_deref().map(version_name).transpose()?;
+        let bypass_governance = request.bypass_governance;
+        let pass = LockPass { now_unix_ms: self.inner.clock.now_unix_ms(), bypass_governance };
+        let tables = &self.inner.tables;
+        let deleted = tables.delete(&bucket, &request.key, version, &preconditions, pass, not_before).await;
+        let deleted = deleted.map_err(|error| lost_race(error, &request.conditions))?;
+        Ok(match deleted.marker {
+            Some(marker) => Deleted { version_id: Some(marker.id()), delete_marker: true },
+            None => Deleted {
+                version_id: request.version_id.filter(|_| deleted.versioned),
+                delete_marker: deleted.removed.is_some_and(|row| row.version.marker),
+            },
+        })
     }
 
     /// `DeleteObjects`: at most [`limits::LIST_KEYS_MAX`], each on its own, results in the same order. `bucket` is where
@@ -191,7 +230,7 @@ impl Gateway {
     ///
     /// # Errors
     /// NoSuchBucket; InvalidRequest for too many.
-    pub async fn delete_objects(&self, bucket: &str, requests: Vec<DeleteObject>) -> Result<Vec<Result<()>>> {
+    pub async fn delete_objects(&self, bucket: &str, requests: Vec<DeleteObject>) -> Result<Vec<Result<Deleted>>> {
         let _admitted = self.inner.admit()?;
         if requests.len() > limits::LIST_KEYS_MAX {
             return Err(Error::new(

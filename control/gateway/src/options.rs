@@ -12,6 +12,11 @@ use penstock_proto::{ClusterKey, Code, DataId, NodeId, limits};
 /// The default of [`GatewayOptions::plan_inline_bytes_max`].
 pub const PLAN_INLINE_BYTES_MAX: u64 = 128 << 10;
 
+/// A day.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Lifecycle rules are followed so often.
+const LIFECYCLE_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+
 /// How a gateway stores and what it allows.
 #[derive(Clone)]
 pub struct GatewayOptions {
@@ -26,6 +31,10 @@ pub struct GatewayOptions {
     pub garbage_grace_ms: u64,
     /// How often the collector looks for garbage on its own; `None` leaves it to [`crate::Gateway::collect_garbage_now`].
     pub garbage_interval: Option<Duration>,
+    /// How long a day of lifecycle rules is: 24 hours but in tests.
+    pub lifecycle_day: Duration,
+    /// How often lifecycle rules are followed; `None` leaves it to [`crate::Gateway::run_lifecycle_now`].
+    pub lifecycle_interval: Option<Duration>,
     /// Requests worked on at a time, open reads included; past it, SlowDown.
     pub requests_in_flight_max: usize,
     /// How long a client may be silent in the middle of a body.
@@ -51,6 +60,8 @@ impl GatewayOptions {
             cluster_key,
             garbage_grace_ms: 60_000,
             garbage_interval: Some(Duration::from_secs(5)),
+            lifecycle_day: DAY,
+            lifecycle_interval: Some(LIFECYCLE_INTERVAL_MAX),
             requests_in_flight_max: limits::REQUESTS_IN_FLIGHT_MAX,
             body_idle_timeout: limits::BODY_IDLE_TIMEOUT,
             node_addresses: HashMap::new(),
@@ -58,6 +69,12 @@ impl GatewayOptions {
             buffers: None,
             hashes: None,
         }
+    }
+
+    /// Makes a day of lifecycle rules so long, and follows them ten times a day (but at least once an hour).
+    pub fn set_lifecycle_day(&mut self, day: Duration) {
+        self.lifecycle_day = day;
+        self.lifecycle_interval = Some((day / 10).min(LIFECYCLE_INTERVAL_MAX));
     }
 
     /// Whether the nodes can hold the code.

@@ -23,7 +23,7 @@ use penstock_proto::plan::{
 };
 use penstock_proto::{Capability, MapEpoch, NodeId, Rights, Scope, limits};
 
-use crate::api::{BodyDigests, Conditions, GetObject, ObjectHeaders, ObjectRead, PartInfo, PutDone};
+use crate::api::{BodyDigests, Conditions, GetObject, Lock, ObjectHeaders, ObjectInfo, ObjectRead, PartInfo, PutDone};
 use crate::convert::object_info;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gateway::Gateway;
@@ -33,6 +33,7 @@ use crate::objects::{LOOKUPS_MAX, NewObject};
 use crate::pending::{PendingData, is_one_group};
 use crate::plan_commit::{Expected, Verified, stripes_of, verify};
 use crate::read::{Cursor, StripeRead};
+use crate::tags::{self, Tags};
 use crate::write::keep_manifest;
 use crate::{checksums, names};
 
@@ -91,6 +92,10 @@ pub struct PlanPut {
     pub conditions: Conditions,
     /// What the bytes must hash to.
     pub digests: BodyDigests,
+    /// As in [`crate::api::PutObject`]; none for parts.
+    pub tags: Tags,
+    /// As in [`crate::api::PutObject`]; none for parts.
+    pub lock: Lock,
 }
 
 /// Why a commit failed.
@@ -116,7 +121,7 @@ impl Gateway {
     pub async fn plan_get(&self, request: GetObject) -> Result<PlannedGet> {
         let admitted = self.inner.admit()?;
         for _ in 0..LOOKUPS_MAX {
-            let (row, range, partial) = self.resolve(&request).await?;
+            let (bucket, row, range, partial) = self.resolve(&request).await?;
             let Ok(cursor) = Cursor::open(&self.inner, &row.layout, range.clone()).await? else { continue };
             let (body, plan) = match self.declines(range.end - range.start) {
                 Some(reason) => {
@@ -125,7 +130,8 @@ impl Gateway {
                 }
                 None => (None, Ok(self.read_plan(cursor, range.clone()).await?)),
             };
-            let info = object_info(request.key, row)?;
+            let expiration = self.inner.expiration_of(&bucket, &request.key, &row).await?;
+            let info = ObjectInfo { expiration, ..object_info(&bucket, request.key, row)? };
             return Ok(PlannedGet { read: ObjectRead { info, range, partial, body }, plan });
         }
         Err(Error::new(ErrorKind::SlowDown, "The object is being replaced again and again; try again in a moment."))
@@ -300,9 +306,12 @@ impl Gateway {
             names::check_key(&request.key)?;
             names::check_headers(&request.headers)?;
             names::check_storage_class(&request.storage_class)?;
+            tags::check_object_tags(&request.tags)?;
             let bucket = self.inner.bucket(&request.bucket).await?;
+            self.check_lock(&bucket, &request.lock)?;
             let (key, headers) = (request.key.clone(), request.headers.clone());
-            let new = NewObject { bucket, key, headers, conditions: request.conditions.clone() };
+            let (tags, lock) = (request.tags.clone(), request.lock);
+            let new = NewObject { bucket, key, headers, conditions: request.conditions.clone(), tags, lock };
             let algorithm = checksums::asked(&request.digests, checksums::DEFAULT)?;
             return Ok((PutTarget::Object(Box::new(new)), algorithm));
         };

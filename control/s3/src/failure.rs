@@ -8,6 +8,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use penstock_gateway::error::{Error, ErrorKind};
 use penstock_proto::limits;
 
+use crate::wire;
+
 /// An S3 error on its way out.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
@@ -97,15 +99,6 @@ impl Failure {
         failure
     }
 
-    /// 404 NoSuchVersion: the only version of an object is `null`.
-    pub(crate) fn no_such_version() -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "NoSuchVersion",
-            "The specified version does not exist: buckets here are not versioned, an object's only version is \"null\".",
-        )
-    }
-
     /// 403 AccessDenied.
     pub(crate) fn access_denied(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "AccessDenied", message)
@@ -152,6 +145,12 @@ fn code_of(kind: ErrorKind) -> (&'static str, u16) {
     match kind {
         K::NoSuchBucket => ("NoSuchBucket", 404),
         K::NoSuchKey => ("NoSuchKey", 404),
+        K::NoSuchVersion => ("NoSuchVersion", 404),
+        K::MethodNotAllowed => ("MethodNotAllowed", 405),
+        K::AccessDenied => ("AccessDenied", 403),
+        K::InvalidBucketState => ("InvalidBucketState", 409),
+        K::ObjectLockConfigurationNotFoundError => ("ObjectLockConfigurationNotFoundError", 404),
+        K::InvalidRetentionPeriod => ("InvalidRetentionPeriod", 400),
         K::NoSuchUpload => ("NoSuchUpload", 404),
         K::BucketAlreadyOwnedByYou => ("BucketAlreadyOwnedByYou", 409),
         K::BucketNotEmpty => ("BucketNotEmpty", 409),
@@ -172,6 +171,7 @@ fn code_of(kind: ErrorKind) -> (&'static str, u16) {
         K::InvalidPart => ("InvalidPart", 400),
         K::InvalidPartOrder => ("InvalidPartOrder", 400),
         K::MetadataTooLarge => ("MetadataTooLarge", 400),
+        K::MalformedXml => ("MalformedXML", 400),
         K::InvalidTag => ("InvalidTag", 400),
         K::InvalidArgument => ("InvalidArgument", 400),
         K::InvalidRequest => ("InvalidRequest", 400),
@@ -189,6 +189,19 @@ impl From<Error> for Failure {
         let (code, status) = code_of(error.kind);
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut failure = Self::new(status, code, error.message);
+        if let Some(marker) = &error.marker {
+            failure.headers.push((HeaderName::from_static("x-amz-delete-marker"), HeaderValue::from_static("true")));
+            let texts = [
+                (HeaderName::from_static("x-amz-version-id"), marker.version_id.clone()),
+                (LAST_MODIFIED, wire::format_http_date(marker.modified_unix_ms)),
+            ];
+            let values = texts.into_iter().filter_map(|(name, text)| Some((name, HeaderValue::try_from(text).ok()?)));
+            failure.headers.extend(values);
+            if error.kind == ErrorKind::MethodNotAllowed {
+                failure.details.push(("ResourceType", "DeleteMarker".to_owned()));
+                failure.headers.push((ALLOW, HeaderValue::from_static("DELETE")));
+            }
+        }
         if status.is_server_error() && matches!(status.as_u16(), 503 | 507) {
             failure.headers.push((RETRY_AFTER, HeaderValue::from(limits::RETRY_AFTER.as_secs().max(1))));
         }

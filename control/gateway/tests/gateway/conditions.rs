@@ -72,7 +72,7 @@ async fn writes() {
 async fn deletes() {
     let house = House::new(code(2, 1)).await;
     let delete_if = async |conditions: Conditions| {
-        let request = DeleteObject { bucket: BUCKET.into(), key: "k".into(), conditions };
+        let request = DeleteObject { bucket: BUCKET.into(), key: "k".into(), conditions, ..DeleteObject::default() };
         house.gateway.delete_object(request).await.err().map(|error| error.kind)
     };
     let done = house.put("k", b"x").await.unwrap();

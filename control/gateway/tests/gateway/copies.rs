@@ -11,13 +11,15 @@ use crate::house::{BUCKET, House, MIB, code, get, kind, put, random_bytes};
 
 fn copy(from: &str, to: &str) -> CopyObject {
     CopyObject {
-        source: CopySource { bucket: BUCKET.into(), key: from.into(), conditions: Conditions::default() },
+        source: CopySource { bucket: BUCKET.into(), key: from.into(), ..CopySource::default() },
         bucket: BUCKET.into(),
         key: to.into(),
         metadata: MetadataDirective::Copy,
         checksum: None,
         storage_class: String::new(),
         conditions: Conditions::default(),
+        tags: None,
+        lock: Default::default(),
     }
 }
 

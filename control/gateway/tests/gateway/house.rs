@@ -8,8 +8,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use penstock_buf::{BufPool, PoolOptions};
 use penstock_executor::{Executor, ExecutorOptions};
 use penstock_gateway::api::{
-    BodyDigests, ByteStream, Conditions, CreateUpload, GetObject, ListObjects, ObjectHeaders, ObjectRead, PartInfo,
-    PutDone, PutObject, RangeSpec, UploadPart,
+    BodyDigests, ByteStream, Conditions, CreateUpload, GetObject, ListObjects, Lock, ObjectHeaders, ObjectRead,
+    PartInfo, PutDone, PutObject, RangeSpec, UploadPart,
 };
 use penstock_gateway::error::{ErrorKind, Result};
 use penstock_gateway::{Gateway, GatewayOptions};
@@ -102,6 +102,7 @@ impl House {
         let map = ClusterMap { epoch: MapEpoch(1), nodes: entries.collect() };
         let mut options = GatewayOptions {
             garbage_interval: None,
+            lifecycle_interval: None,
             buffers: Some(pool.clone()),
             ..GatewayOptions::new(code, map, key)
         };
@@ -220,6 +221,8 @@ pub(crate) fn put(key: &str, bytes: &[u8]) -> PutObject {
         headers: ObjectHeaders::default(),
         storage_class: String::new(),
         conditions: Conditions::default(),
+        tags: Vec::new(),
+        lock: Lock::default(),
     }
 }
 

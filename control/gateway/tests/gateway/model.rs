@@ -232,7 +232,12 @@ async fn step(house: &House, model: &mut Model, op: &Op) {
                 // Deletes know no If-None-Match of their own: it is a condition as any other.
                 expected = model.check_if(*bucket, *key, &If::New);
             }
-            let request = DeleteObject { bucket: BUCKETS[*bucket].into(), key: KEYS[*key].into(), conditions };
+            let request = DeleteObject {
+                bucket: BUCKETS[*bucket].into(),
+                key: KEYS[*key].into(),
+                conditions,
+                ..DeleteObject::default()
+            };
             if agree(op, gateway.delete_object(request).await, expected).is_some()
                 && let Some(objects) = model.buckets.get_mut(bucket)
             {
@@ -298,13 +303,7 @@ async fn step(house: &House, model: &mut Model, op: &Op) {
 }
 
 async fn get(house: &House, model: &Model, op: &Op, (bucket, key): (usize, usize), range: Option<RangeSpec>) {
-    let request = GetObject {
-        bucket: BUCKETS[bucket].into(),
-        key: KEYS[key].into(),
-        range,
-        part_number: None,
-        conditions: Conditions::default(),
-    };
+    let request = GetObject { bucket: BUCKETS[bucket].into(), key: KEYS[key].into(), range, ..GetObject::default() };
     let real = async { read(house.gateway.get_object(request).await?).await };
     let expected = model.object(bucket, key).and_then(|object| {
         let size = object.bytes.len();
@@ -370,17 +369,15 @@ async fn copy(house: &House, model: &mut Model, op: &Op, from: (usize, usize), t
         MetadataDirective::Copy
     };
     let request = CopyObject {
-        source: CopySource {
-            bucket: BUCKETS[from.0].into(),
-            key: KEYS[from.1].into(),
-            conditions: Conditions::default(),
-        },
+        source: CopySource { bucket: BUCKETS[from.0].into(), key: KEYS[from.1].into(), ..CopySource::default() },
         bucket: BUCKETS[to.0].into(),
         key: KEYS[to.1].into(),
         metadata,
         checksum: None,
         storage_class: String::new(),
         conditions: Conditions::default(),
+        tags: None,
+        lock: Default::default(),
     };
     let expected = model.object(from.0, from.1).cloned().and_then(|source| {
         if from == to && !replace {

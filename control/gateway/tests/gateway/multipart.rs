@@ -298,6 +298,7 @@ async fn ten_thousand_parts() {
         size_bytes: 0,
         modified_unix_ms: 0,
         checksum: None,
+        source_version_id: None,
     };
     let infos: Vec<PartInfo> = (1..=10_000).map(info).collect();
     let infos: Vec<&PartInfo> = infos.iter().collect();

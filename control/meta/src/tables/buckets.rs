@@ -2,7 +2,8 @@
 
 use penstock_proto::{DataId, limits};
 
-use super::{BucketRow, Result, Tables, TablesError, keys, read, rows, write};
+use super::{BucketRow, BucketSetting, ObjectLockRow, Result, Tables, TablesError, Versioning};
+use super::{bucket_settings, keys, read, rows, write};
 use crate::kv::{RangeRead, Transaction};
 
 /// Name of the counter of buckets.
@@ -14,12 +15,29 @@ impl Tables {
     /// # Errors
     /// [`TablesError::BucketExists`], [`TablesError::TooManyBuckets`], the store's.
     pub async fn create_bucket(&self, name: &str, region: &str, now_unix_ms: u64) -> Result<BucketRow> {
+        self.create_bucket_with(name, region, now_unix_ms, ObjectLockRow::Off, &[]).await
+    }
+
+    /// Makes a bucket with object lock (and then versioning) and settings from its beginning.
+    ///
+    /// # Errors
+    /// As [`Tables::create_bucket`]; [`TablesError::SettingTooLarge`].
+    pub async fn create_bucket_with(
+        &self,
+        name: &str,
+        region: &str,
+        now_unix_ms: u64,
+        lock: ObjectLockRow,
+        settings: &[(BucketSetting, Vec<u8>)],
+    ) -> Result<BucketRow> {
         let row = BucketRow {
             // Random and checked by nobody: among 10,000 buckets two share an id with a chance of 3e-12.
             id: (DataId::random().0 >> 64) as u64,
             name: name.to_owned(),
             created_unix_ms: now_unix_ms,
             region: region.to_owned(),
+            versioning: if lock == ObjectLockRow::Off { Versioning::Off } else { Versioning::Enabled },
+            lock,
             settings: 0,
             settings_version: 0,
         };
@@ -32,10 +50,14 @@ impl Tables {
                 return Err(TablesError::TooManyBuckets);
             }
             txn.atomic_add(&keys::counter(COUNTER), 1)?;
-            write(txn, &key, row)
+            let mut row = row.clone();
+            for (kind, document) in settings {
+                bucket_settings::write_document(txn, &mut row, *kind, Some(document))?;
+            }
+            write(txn, &key, &row)?;
+            Ok(row)
         })
-        .await?;
-        Ok(row)
+        .await
     }
 
     /// The bucket of that name.
@@ -78,7 +100,7 @@ impl Tables {
     /// Removes a bucket in which nothing is.
     ///
     /// # Errors
-    /// [`TablesError::NoSuchBucket`]; [`TablesError::BucketNotEmpty`] while an object or an open upload is in it; the
+    /// [`TablesError::NoSuchBucket`]; [`TablesError::BucketNotEmpty`] while a version or an open upload is in it; the
     /// store's.
     pub async fn delete_bucket(&self, name: &str) -> Result<()> {
         transaction!(self, |txn| {
@@ -86,7 +108,7 @@ impl Tables {
             let key = keys::bucket(name);
             let row: BucketRow = read(txn, &key).await?.ok_or(TablesError::NoSuchBucket)?;
             // Reads of ranges: an object that is committed meanwhile, or whose commit read the bucket's row, conflicts.
-            for prefix in [keys::objects(row.id), keys::uploads(row.id)] {
+            for prefix in [keys::objects(row.id), keys::noncurrents(row.id), keys::uploads(row.id)] {
                 if !txn.get_range(RangeRead::prefix(&prefix).limit(1)).await?.rows.is_empty() {
                     return Err(TablesError::BucketNotEmpty);
                 }
@@ -106,10 +128,10 @@ async fn count(txn: &mut dyn Transaction) -> Result<u64> {
     super::counter(txn, &keys::counter(COUNTER)).await
 }
 
-/// That the bucket is the one that the caller looked up.
-pub(super) async fn check(txn: &mut dyn Transaction, bucket: &BucketRow) -> Result<()> {
+/// The bucket as it is now, if it is the one that the caller looked up.
+pub(super) async fn check(txn: &mut dyn Transaction, bucket: &BucketRow) -> Result<BucketRow> {
     match read::<BucketRow>(txn, &keys::bucket(&bucket.name)).await? {
-        Some(row) if row.id == bucket.id => Ok(()),
+        Some(row) if row.id == bucket.id => Ok(row),
         _ => Err(TablesError::NoSuchBucket),
     }
 }

@@ -20,6 +20,15 @@ pub enum TablesError {
     /// Objects or open uploads are left in it.
     #[error("the bucket is not empty")]
     BucketNotEmpty,
+    /// Versioning must be on before object lock is, and stays on while it is.
+    #[error("the bucket's versioning and object lock depend on each other")]
+    BucketLocked,
+    /// A version is under retention or legal hold.
+    #[error("the version is locked")]
+    Locked,
+    /// A lock for an object in a bucket without object lock.
+    #[error("the bucket has no object lock")]
+    NoObjectLock,
     /// No open upload of that id under that key: it never was, was completed, or was aborted.
     #[error("there is no such upload")]
     NoSuchUpload,

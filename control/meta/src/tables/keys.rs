@@ -22,6 +22,8 @@ pub(super) const BUCKET_SETTINGS: u8 = b'K';
 pub(super) const GARBAGE_LISTS: u8 = b'L';
 /// `M | data id | index, u32`.
 pub(super) const MANIFESTS: u8 = b'M';
+/// `N | bucket id, u64 | key + 1 | 0 | version, 16 bytes`.
+pub(super) const NONCURRENT: u8 = b'N';
 /// `O | bucket id, u64 | key`.
 pub(super) const OBJECTS: u8 = b'O';
 /// `P | list id | index, u32`.
@@ -38,9 +40,14 @@ pub(super) const UPLOADS: u8 = b'U';
 pub(super) const PARTS_VERSIONS: u8 = b'V';
 /// `W | id`.
 pub(super) const WRITES: u8 = b'W';
+/// `X | bucket id, u64 | key`: where the null version is, if it is at `N`.
+pub(super) const NULL_VERSIONS: u8 = b'X';
 
 /// A binary upload id: initiation time in ms, big-endian, then 16 random bytes.
 pub(super) type UploadKey = [u8; 24];
+
+/// Where a version stands among those of its key, newest first: its stamp, inverted, then its salt, both big-endian.
+pub(super) type VersionKey = [u8; 16];
 
 fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
@@ -162,6 +169,28 @@ pub(super) fn upload(bucket: u64, name: &str, upload: &UploadKey) -> Result<Vec<
     Ok(key(UPLOADS, &[&bucket.to_be_bytes(), &shifted(name.as_bytes()), &[0], upload]))
 }
 
+pub(super) fn noncurrents(bucket: u64) -> Vec<u8> {
+    key(NONCURRENT, &[&bucket.to_be_bytes()])
+}
+
+pub(super) fn noncurrents_of(bucket: u64, name: &str) -> Vec<u8> {
+    key(NONCURRENT, &[&bucket.to_be_bytes(), &shifted(name.as_bytes()), &[0]])
+}
+
+pub(super) fn noncurrent(bucket: u64, name: &str, version: &VersionKey) -> Vec<u8> {
+    key(NONCURRENT, &[&bucket.to_be_bytes(), &shifted(name.as_bytes()), &[0], version])
+}
+
+/// The object key and version of a noncurrent row's key without its `N | bucket id`.
+pub(super) fn parse_noncurrent(key: &[u8]) -> Option<(String, VersionKey)> {
+    let (rest, version) = key.split_last_chunk::<16>()?;
+    Some((unshifted(rest)?, *version))
+}
+
+pub(super) fn null_version(bucket: u64, name: &str) -> Vec<u8> {
+    key(NULL_VERSIONS, &[&bucket.to_be_bytes(), name.as_bytes()])
+}
+
 /// Every byte plus one.
 pub(super) fn shifted(name: &[u8]) -> Vec<u8> {
     // Names are UTF-8 (or what follows a UTF-8 prefix: at most 0xF5), so nothing wraps.
@@ -171,17 +200,27 @@ pub(super) fn shifted(name: &[u8]) -> Vec<u8> {
 /// The object key and upload id of an upload row's key without its `U | bucket id`.
 pub(super) fn parse_upload(key: &[u8]) -> Option<(String, UploadKey)> {
     let (rest, upload) = key.split_last_chunk::<24>()?;
-    let (end, name) = rest.split_last()?;
-    let name: Vec<u8> = name.iter().map(|byte| byte.wrapping_sub(1)).collect();
+    Some((unshifted(rest)?, *upload))
+}
+
+/// The object key that, shifted and with a zero behind it, is `bytes`.
+fn unshifted(bytes: &[u8]) -> Option<String> {
+    let (end, name) = bytes.split_last()?;
     (*end == 0).then_some(())?;
-    Some((String::from_utf8(name).ok()?, *upload))
+    String::from_utf8(name.iter().map(|byte| byte.wrapping_sub(1)).collect()).ok()
 }
 
 /// The binary form of an upload id; `None` for what can't be one.
 pub(super) fn upload_key(upload_id: &str) -> Option<UploadKey> {
-    let digits: &[u8; 48] = upload_id.as_bytes().try_into().ok()?;
-    let mut out = [0; 24];
-    for (byte, pair) in out.iter_mut().zip(digits.as_chunks::<2>().0) {
+    unhex(upload_id)
+}
+
+/// The `N` bytes that these hex digits are.
+pub(super) fn unhex<const N: usize>(digits: &str) -> Option<[u8; N]> {
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+    (pairs.len() == N && rest.is_empty()).then_some(())?;
+    let mut out = [0; N];
+    for (byte, pair) in out.iter_mut().zip(pairs) {
         *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
     }
     Some(out)
@@ -189,8 +228,13 @@ pub(super) fn upload_key(upload_id: &str) -> Option<UploadKey> {
 
 /// The text form of an upload id.
 pub(super) fn upload_id(upload: &UploadKey) -> String {
-    let mut out = String::with_capacity(48);
-    for byte in upload {
+    hex(upload)
+}
+
+/// As hex digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
         for nibble in [byte >> 4, byte & 15] {
             out.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
         }

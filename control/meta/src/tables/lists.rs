@@ -81,6 +81,15 @@ impl Tables {
         self.last_row_where(list, count, |first| first.offset <= offset).await
     }
 
+    /// The row in which the first part after number `number` is, or the one before it, with its index; `None` if the list is
+    /// gone.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn part_list_from(&self, list: DataId, count: u32, number: u32) -> Result<Option<(u32, Vec<PartSpan>)>> {
+        self.last_row_where(list, count, |first| first.number <= number).await
+    }
+
     /// The part of that number.
     ///
     /// # Errors

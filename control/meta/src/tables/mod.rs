@@ -68,6 +68,8 @@ mod rollup;
 mod rows;
 mod settings;
 mod uploads;
+mod version_listing;
+mod versions;
 
 #[cfg(test)]
 mod tests;
@@ -83,11 +85,14 @@ pub use listing::{ListPage, ListedUpload, UploadsPage};
 pub use objects::Committed;
 pub use preconditions::{EtagSet, PreconditionFailure, Preconditions};
 pub use rows::{
-    BucketRow, ChecksumRow, DataRow, GarbageRow, HeadersRow, INLINE_MANIFEST_BYTES_MAX, INLINE_PART_MANIFEST_BYTES_MAX,
-    Layout, ListedRow, MANIFEST_STRIPES_MAX, ManifestPlace, ManifestRow, ObjectRow, PART_LIST_ROW_BYTES_MAX,
-    PartListRow, PartRow, PartSpan, ROW_VERSION, RepairRow, StripeRow, UploadRow,
+    BucketRow, ChecksumRow, DataRow, DefaultRetentionRow, GarbageRow, HeadersRow, INLINE_MANIFEST_BYTES_MAX,
+    INLINE_PART_MANIFEST_BYTES_MAX, Layout, ListedRow, LockRow, MANIFEST_STRIPES_MAX, ManifestPlace, ManifestRow,
+    ObjectLockRow, ObjectRow, PART_LIST_ROW_BYTES_MAX, PartListRow, PartRow, PartSpan, ROW_VERSION, RepairRow,
+    RetentionRow, StripeRow, UploadRow, VersionRow, Versioning,
 };
 pub use uploads::{CompleteUpload, Completed, NewUpload, PartsPage};
+pub use version_listing::{ListVersions, VersionsPage};
+pub use versions::{Deleted, LockPass, ObjectChange, VersionName};
 
 use crate::kv::{BodyFuture, Kv, RangePage, RangeRead, Transaction, transact};
 use rows::{Row, decode, encode};

@@ -1,27 +1,29 @@
 //! Objects: one row each, written by the one transaction that makes them visible.
 
-use super::{BucketRow, Layout, ObjectRow, Preconditions, Result, Tables, TablesError, buckets, garbage, keys, read};
-use super::{encode, manifests};
+use super::{BucketRow, Layout, ObjectRow, Preconditions, Result, Tables, TablesError, VersionName, VersionRow};
+use super::{LockPass, buckets, garbage, keys, manifests, read, versions};
 use crate::kv::Transaction;
 
 /// What a commit did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// The object that it replaced; its data is garbage now.
+    /// The version that it replaced; its data is garbage now.
     pub replaced: Option<ObjectRow>,
+    /// Which version it is.
+    pub version: VersionRow,
 }
 
 impl Tables {
-    /// Makes an object visible, in place of what was there: its data stops being pending, the old object's becomes
-    /// garbage.
+    /// Makes an object visible as its key's current version: its data stops being pending, and that of a version that it
+    /// replaces becomes garbage.
     ///
     /// `row.layout` is [`Layout::Empty`] or [`Layout::Single`] with data that [`Tables::begin_writes`] registered and
     /// whose manifest, if it is in rows, [`Tables::put_manifests`] wrote.
     ///
     /// # Errors
     /// [`TablesError::NoSuchBucket`], [`TablesError::Precondition`], [`TablesError::WriteExpired`],
-    /// [`TablesError::KeyLength`], [`TablesError::RowTooLarge`], the store's. In every case the data stays pending:
-    /// abort it. [`TablesError::BadRow`] for a part list, which only completing an upload makes.
+    /// [`TablesError::Locked`], [`TablesError::NoObjectLock`], [`TablesError::KeyLength`], [`TablesError::RowTooLarge`],
+    /// the store's. In every case the data stays pending: abort it. [`TablesError::BadRow`] for a part list, which only completing an upload makes.
     pub async fn commit_object(
         &self,
         bucket: &BucketRow,
@@ -36,23 +38,20 @@ impl Tables {
             Layout::Empty => {}
         }
         let object_key = keys::object(bucket.id, key)?;
-        let value = encode(&row)?;
-        transaction!(self, |txn, row, object_key, value| {
-            let current = current(txn, bucket, object_key, preconditions).await?;
+        transaction!(self, |txn, row, object_key| {
+            let (bucket, current) = current(txn, bucket, object_key, preconditions).await?;
             if let Layout::Single(data) = &row.layout {
                 garbage::take_write(txn, data.data).await?;
                 manifests::queue_inline_repairs(txn, data)?;
             }
-            if let Some(old) = &current {
-                garbage::discard_layout(txn, &old.layout, garbage_not_before_unix_ms)?;
-            }
-            txn.set(object_key, value)?;
-            Ok(Committed { replaced: current })
+            let mut row = row.clone();
+            let replaced = versions::place(txn, &bucket, key, current, &mut row, garbage_not_before_unix_ms).await?;
+            Ok(Committed { replaced, version: row.version })
         })
         .await
     }
 
-    /// The object under that key.
+    /// The object under that key: its current version, unless that is a delete marker.
     ///
     /// # Errors
     /// [`TablesError::KeyLength`], the store's.
@@ -61,10 +60,11 @@ impl Tables {
         transaction!(self, |txn, object_key| read(txn, object_key).await).await
     }
 
-    /// Removes an object; its data becomes garbage. Whether there was one.
+    /// Removes an object of a bucket without versions; its data becomes garbage. Whether there was one. (Elsewhere: its null
+    /// version. [`Tables::delete`] does all that S3's operation does.)
     ///
     /// # Errors
-    /// [`TablesError::NoSuchBucket`], [`TablesError::Precondition`], [`TablesError::KeyLength`], the store's.
+    /// As [`Tables::delete`].
     pub async fn delete_object(
         &self,
         bucket: &BucketRow,
@@ -72,27 +72,22 @@ impl Tables {
         preconditions: &Preconditions,
         garbage_not_before_unix_ms: u64,
     ) -> Result<bool> {
-        let object_key = keys::object(bucket.id, key)?;
-        transaction!(self, |txn, object_key| {
-            txn.makes_room();
-            let Some(old) = current(txn, bucket, object_key, preconditions).await? else { return Ok(false) };
-            garbage::discard_layout(txn, &old.layout, garbage_not_before_unix_ms)?;
-            txn.clear(object_key)?;
-            Ok(true)
-        })
-        .await
+        let pass = LockPass { now_unix_ms: 0, bypass_governance: false };
+        let null = Some(VersionName::Null);
+        let deleted = self.delete(bucket, key, null, preconditions, pass, garbage_not_before_unix_ms).await?;
+        Ok(deleted.removed.is_some())
     }
 }
 
-/// The object as it is, in a bucket that still is, with all conditions holding of it.
+/// The bucket, which still is, and the object as it is, with all conditions holding of it. A delete marker is no object.
 pub(super) async fn current(
     txn: &mut dyn Transaction,
     bucket: &BucketRow,
     object_key: &[u8],
     preconditions: &Preconditions,
-) -> Result<Option<ObjectRow>> {
-    buckets::check(txn, bucket).await?;
+) -> Result<(BucketRow, Option<ObjectRow>)> {
+    let bucket = buckets::check(txn, bucket).await?;
     let current: Option<ObjectRow> = read(txn, object_key).await?;
     preconditions.check(current.as_ref())?;
-    Ok(current)
+    Ok((bucket, current))
 }

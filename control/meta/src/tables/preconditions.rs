@@ -31,6 +31,8 @@ pub struct Preconditions {
     pub if_match_size: Option<u64>,
     /// It was last modified in this second since 1970.
     pub if_match_last_modified_s: Option<u64>,
+    /// It is the version at this place ([`VersionRow::place`](super::VersionRow::place)).
+    pub if_match_version: Option<String>,
 }
 
 /// Which answer a failed condition gets.
@@ -52,14 +54,17 @@ impl Preconditions {
     /// [`PreconditionFailure::Failed`] if one does not hold.
     pub fn check(&self, current: Option<&ObjectRow>) -> Result<(), PreconditionFailure> {
         let Some(object) = current else {
-            let wants_object =
-                self.if_match.is_some() || self.if_match_size.is_some() || self.if_match_last_modified_s.is_some();
+            let wants_object = self.if_match.is_some()
+                || self.if_match_size.is_some()
+                || self.if_match_last_modified_s.is_some()
+                || self.if_match_version.is_some();
             return if wants_object { Err(PreconditionFailure::NoSuchKey) } else { Ok(()) };
         };
         let holds = self.if_match.as_ref().is_none_or(|set| set.contains(&object.etag))
             && self.if_none_match.as_ref().is_none_or(|set| !set.contains(&object.etag))
             && self.if_match_size.is_none_or(|size| size == object.size_bytes)
-            && self.if_match_last_modified_s.is_none_or(|second| second == object.modified_unix_ms / 1000);
+            && self.if_match_last_modified_s.is_none_or(|second| second == object.modified_unix_ms / 1000)
+            && self.if_match_version.as_ref().is_none_or(|place| *place == object.version.place());
         if holds { Ok(()) } else { Err(PreconditionFailure::Failed) }
     }
 }

@@ -33,11 +33,85 @@ pub struct BucketRow {
     pub created_unix_ms: u64,
     /// The LocationConstraint it was made with; empty for none.
     pub region: String,
+    /// Whether overwriting and deleting make versions.
+    pub versioning: Versioning,
+    /// Whether versions can be locked.
+    pub lock: ObjectLockRow,
     /// Which settings it has: bit `n` is the [`super::BucketSetting`] of number `n`. Their documents are in rows of
     /// their own, so that the hot path reads none that is not there.
     pub settings: u64,
     /// Changes with every change of a setting: what was parsed from one may be kept by (bucket id, this).
     pub settings_version: u64,
+}
+
+/// Whether a bucket makes versions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Versioning {
+    /// It never did: every object is the null version of its key.
+    #[default]
+    Off,
+    /// Every write makes one.
+    Enabled,
+    /// Writes make (and replace) the null version; those of before stay.
+    Suspended,
+}
+
+/// A bucket's object lock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ObjectLockRow {
+    /// It has none.
+    #[default]
+    Off,
+    /// Versions can be locked.
+    On {
+        /// What new objects get that come without a retention.
+        default: Option<DefaultRetentionRow>,
+    },
+}
+
+/// The retention that new objects get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultRetentionRow {
+    /// COMPLIANCE, else GOVERNANCE.
+    pub compliance: bool,
+    /// `count` is of years (of 365 days), else of days.
+    pub years: bool,
+    /// For how long.
+    pub count: u32,
+}
+
+/// Until when a version may not be destroyed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetentionRow {
+    /// COMPLIANCE, which nobody gets around; else GOVERNANCE.
+    pub compliance: bool,
+    /// Until when.
+    pub until_unix_ms: u64,
+}
+
+/// What keeps a version from being destroyed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockRow {
+    /// Until when.
+    pub retention: Option<RetentionRow>,
+    /// Until somebody says otherwise, if it says yes; none when nobody ever said.
+    pub legal_hold: Option<bool>,
+}
+
+/// Which version of its key a row is. `versions.rs` says what holds of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRow {
+    /// Later versions of a key have larger ones: 65,536 to the millisecond of its commit, or more when the clock stood still.
+    #[serde(with = "postcard::fixint::le")]
+    pub stamp: u64,
+    /// Random, so that ids can't be guessed and don't come back; 0 in a bucket without versions.
+    pub salt: u64,
+    /// It is the null version.
+    pub null: bool,
+    /// It is a delete marker.
+    pub marker: bool,
+    /// When another version took its place; 0 while it is the current one.
+    pub superseded_unix_ms: u64,
 }
 
 /// One stripe as it was stored.
@@ -134,8 +208,8 @@ pub struct HeadersRow {
     pub user_metadata: Vec<(String, String)>,
 }
 
-/// An object. At `O | bucket id | key`. The fields before `parts` are what a listing shows ([`ListedRow`]): they are
-/// decoded without the rest.
+/// An object or a version of one, or a delete marker. The current object is at `O | bucket id | key`, other versions and all
+/// markers at `N`. The fields before `parts` are what a listing shows ([`ListedRow`]): they are decoded without the rest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectRow {
     /// Its size.
@@ -148,10 +222,16 @@ pub struct ObjectRow {
     pub storage_class: String,
     /// Its checksum.
     pub checksum: Option<ChecksumRow>,
+    /// Which version it is. Filled in by the transaction that makes it visible, but for `marker`.
+    pub version: VersionRow,
     /// For objects from multipart uploads, how many parts.
     pub parts: Option<u32>,
     /// Its headers.
     pub headers: HeadersRow,
+    /// Its tags.
+    pub tags: Vec<(String, String)>,
+    /// What keeps it from being destroyed.
+    pub lock: LockRow,
     /// The upload that it was completed from: a repeated Complete is answered by it.
     pub upload_id: Option<String>,
     /// Where its bytes are.
@@ -171,6 +251,8 @@ pub struct ListedRow {
     pub storage_class: String,
     /// Its checksum.
     pub checksum: Option<ChecksumRow>,
+    /// Which version it is.
+    pub version: VersionRow,
 }
 
 /// Where an object's bytes are.
@@ -228,6 +310,10 @@ pub struct UploadRow {
     pub headers: HeadersRow,
     /// Algorithm of its checksums and whether the object's will be composite.
     pub checksum: Option<(u8, bool)>,
+    /// Tags of the object to be.
+    pub tags: Vec<(String, String)>,
+    /// Lock of the object to be.
+    pub lock: LockRow,
 }
 
 /// An uploaded part. At `T | upload id | number`.

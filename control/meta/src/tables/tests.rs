@@ -11,3 +11,4 @@ mod races;
 mod send;
 mod settings;
 mod support;
+mod versions;

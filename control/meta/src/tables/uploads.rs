@@ -8,8 +8,11 @@ use penstock_proto::{DataId, limits};
 use super::keys::{self, UploadKey};
 use super::lists::NewList;
 use super::rows::decode;
-use super::{BucketRow, HeadersRow, Layout, ObjectRow, PartRow, Preconditions, Result, Tables, TablesError, UploadRow};
-use super::{buckets, encode, garbage, manifests, objects, read};
+use super::{
+    BucketRow, HeadersRow, Layout, LockRow, ObjectLockRow, ObjectRow, PartRow, Preconditions, Result, Tables,
+    TablesError, UploadRow,
+};
+use super::{buckets, encode, garbage, manifests, objects, read, versions};
 use crate::kv::{RangeRead, Transaction};
 
 /// Part lists up to so many bytes are written by the completing transaction itself, longer ones ahead of it.
@@ -32,6 +35,10 @@ pub struct NewUpload {
     pub headers: HeadersRow,
     /// Algorithm of its checksums and whether the object's will be composite.
     pub checksum: Option<(u8, bool)>,
+    /// Tags of the object to be.
+    pub tags: Vec<(String, String)>,
+    /// Lock of the object to be.
+    pub lock: LockRow,
 }
 
 /// A page of an upload's parts.
@@ -76,7 +83,7 @@ pub struct CompleteUpload<'a> {
 pub struct Completed {
     /// The object.
     pub object: ObjectRow,
-    /// The object that it replaced.
+    /// The version that it replaced.
     pub replaced: Option<ObjectRow>,
     /// It was completed before; nothing was done now.
     pub already: bool,
@@ -98,10 +105,15 @@ impl Tables {
             storage_class: new.storage_class,
             headers: new.headers,
             checksum: new.checksum,
+            tags: new.tags,
+            lock: new.lock,
         };
         let (key, value) = (keys::upload(bucket.id, &row.key, &upload)?, encode(&row)?);
-        transaction!(self, |txn, key, value| {
-            buckets::check(txn, bucket).await?;
+        transaction!(self, |txn, row, key, value| {
+            let bucket = buckets::check(txn, bucket).await?;
+            if row.lock != LockRow::default() && bucket.lock == ObjectLockRow::Off {
+                return Err(TablesError::NoObjectLock);
+            }
             Ok(txn.set(key, value)?)
         })
         .await?;
@@ -298,19 +310,17 @@ impl Tables {
             layout: Layout::Parts { list: completion.used.id, count: completion.used.count() },
             ..request.row.clone()
         };
-        let value = encode(&object)?;
         let not_before = request.garbage_not_before_unix_ms;
-        transaction!(self, |txn, object, value| {
-            let replaced = match completion.check(txn, request).await? {
-                Check::Go(replaced) => *replaced,
+        transaction!(self, |txn, object| {
+            let (bucket, current) = match completion.check(txn, request).await? {
+                Check::Go(found) => *found,
                 Check::Already(done) => return Ok(*done),
             };
             for list in [Some(&completion.used), completion.unused_list.as_ref()].into_iter().flatten() {
                 if ahead.is_empty() { list.write(txn)? } else { garbage::take_write(txn, list.id).await? }
             }
-            if let Some(old) = &replaced {
-                garbage::discard_layout(txn, &old.layout, not_before)?;
-            }
+            let mut object = object.clone();
+            let replaced = versions::place(txn, &bucket, request.key, current, &mut object, not_before).await?;
             match &completion.unused_list {
                 Some(list) => garbage::discard_list(txn, list.id, list.count(), not_before)?,
                 None => {
@@ -319,12 +329,11 @@ impl Tables {
                     }
                 }
             }
-            txn.set(&completion.object_key, value)?;
             txn.clear(&completion.upload_row)?;
             txn.clear(&keys::parts_version(&completion.upload))?;
             let parts = keys::parts(&completion.upload);
             txn.clear_range(&parts, &keys::past(&parts))?;
-            Ok(Completed { object: object.clone(), replaced, already: false })
+            Ok(Completed { object, replaced, already: false })
         })
         .await
     }
@@ -343,8 +352,8 @@ struct Completion {
 }
 
 enum Check {
-    /// All holds; the object that will be replaced.
-    Go(Box<Option<ObjectRow>>),
+    /// All holds; the bucket, and the object that is there.
+    Go(Box<(BucketRow, Option<ObjectRow>)>),
     /// Completed before.
     Already(Box<Completed>),
 }
@@ -364,8 +373,8 @@ impl Completion {
         if super::counter(txn, &keys::parts_version(&self.upload)).await? != request.parts_version {
             return Err(TablesError::PartsChanged);
         }
-        let replaced = objects::current(txn, request.bucket, &self.object_key, request.preconditions).await?;
-        Ok(Check::Go(Box::new(replaced)))
+        let found = objects::current(txn, request.bucket, &self.object_key, request.preconditions).await?;
+        Ok(Check::Go(Box::new(found)))
     }
 }
 

@@ -378,11 +378,6 @@ fn check_headers(op: Op, headers: &HeaderMap, options: &FrontOptions) -> Result<
 
 /// Values that are wrong for every object, so that nothing need be read to say so.
 fn check_values(op: Op, query: &Query, headers: &HeaderMap) -> Result<(), Failure> {
-    if let Some(version) = query.get("versionId")
-        && version != "null"
-    {
-        return Err(Failure::no_such_version());
-    }
     for key in ["max-keys", "max-uploads", "max-parts", "part-number-marker"] {
         if let Some(value) = query.get(key)
             && wire::number(value).is_none_or(|number| number > i32::MAX as u64)

@@ -66,6 +66,23 @@ operations! {
     GetBucketTagging: ["tagging"];
     PutBucketTagging: ["tagging"];
     DeleteBucketTagging: ["tagging"];
+    PutBucketVersioning: ["versioning"];
+    ListObjectVersions: [
+        "versions", "prefix", "delimiter", "key-marker", "version-id-marker", "max-keys", "encoding-type"
+    ];
+    GetBucketLifecycleConfiguration: ["lifecycle"];
+    PutBucketLifecycleConfiguration: ["lifecycle"];
+    DeleteBucketLifecycle: ["lifecycle"];
+    GetObjectTagging: ["tagging", "versionId"];
+    PutObjectTagging: ["tagging", "versionId"];
+    DeleteObjectTagging: ["tagging", "versionId"];
+    GetObjectAttributes: ["attributes", "versionId"];
+    GetObjectLockConfiguration: ["object-lock"];
+    PutObjectLockConfiguration: ["object-lock"];
+    GetObjectRetention: ["retention", "versionId"];
+    PutObjectRetention: ["retention", "versionId"];
+    GetObjectLegalHold: ["legal-hold", "versionId"];
+    PutObjectLegalHold: ["legal-hold", "versionId"];
 }
 
 /// What a sub-resource is of.
@@ -86,7 +103,22 @@ pub(crate) const SUB_RESOURCES: &[(On, &str, &str, Op)] = &[
     (On::Bucket, "GET", "tagging", Op::GetBucketTagging),
     (On::Bucket, "PUT", "tagging", Op::PutBucketTagging),
     (On::Bucket, "DELETE", "tagging", Op::DeleteBucketTagging),
+    (On::Bucket, "PUT", "versioning", Op::PutBucketVersioning),
+    (On::Bucket, "GET", "versions", Op::ListObjectVersions),
+    (On::Bucket, "GET", "object-lock", Op::GetObjectLockConfiguration),
+    (On::Bucket, "PUT", "object-lock", Op::PutObjectLockConfiguration),
+    (On::Bucket, "GET", "lifecycle", Op::GetBucketLifecycleConfiguration),
+    (On::Bucket, "PUT", "lifecycle", Op::PutBucketLifecycleConfiguration),
+    (On::Bucket, "DELETE", "lifecycle", Op::DeleteBucketLifecycle),
     (On::Object, "POST", "uploads", Op::CreateMultipartUpload),
+    (On::Object, "GET", "tagging", Op::GetObjectTagging),
+    (On::Object, "PUT", "tagging", Op::PutObjectTagging),
+    (On::Object, "DELETE", "tagging", Op::DeleteObjectTagging),
+    (On::Object, "GET", "attributes", Op::GetObjectAttributes),
+    (On::Object, "GET", "retention", Op::GetObjectRetention),
+    (On::Object, "PUT", "retention", Op::PutObjectRetention),
+    (On::Object, "GET", "legal-hold", Op::GetObjectLegalHold),
+    (On::Object, "PUT", "legal-hold", Op::PutObjectLegalHold),
 ];
 
 impl Op {
@@ -174,7 +206,7 @@ const COPIES: Ops = Ops::Of(&[Op::CopyObject, Op::UploadPartCopy]);
 /// Operations that read one object.
 const READS: Ops = Ops::Of(&[Op::GetObject, Op::HeadObject]);
 /// Listings of objects.
-const LISTS: Ops = Ops::Of(&[Op::ListObjects, Op::ListObjectsV2]);
+const LISTS: Ops = Ops::Of(&[Op::ListObjects, Op::ListObjectsV2, Op::ListObjectVersions]);
 
 /// Operations that plans are for.
 const PLANS: Ops = Ops::Of(&[Op::GetObject, Op::PutObject, Op::UploadPart]);
@@ -215,11 +247,13 @@ pub(crate) const HEADERS: &[Header] = &[
     header("x-amz-acl", MAKES, Rule::OneOf(&["private", "bucket-owner-full-control"])),
     header("x-amz-acl", Ops::Of(&[Op::CreateBucket]), Rule::OneOf(&["private"])),
     header("x-amz-object-ownership", Ops::Of(&[Op::CreateBucket]), Rule::OneOf(&["BucketOwnerEnforced"])),
-    header("x-amz-bucket-object-lock-enabled", Ops::Of(&[Op::CreateBucket]), Rule::OneOf(&["false"])),
-    // There are no retention locks that it could override.
+    header("x-amz-bucket-object-lock-enabled", Ops::Of(&[Op::CreateBucket]), Rule::OneOf(&["true", "false"])),
+    header("x-amz-object-lock-mode", MAKES, Rule::Read),
+    header("x-amz-object-lock-retain-until-date", MAKES, Rule::Read),
+    header("x-amz-object-lock-legal-hold", MAKES, Rule::Read),
     header(
         "x-amz-bypass-governance-retention",
-        Ops::Of(&[Op::DeleteObject, Op::DeleteObjects]),
+        Ops::Of(&[Op::DeleteObject, Op::DeleteObjects, Op::PutObjectRetention]),
         Rule::OneOf(&["true", "false"]),
     ),
     // The gateway refuses classes that it does not have.
@@ -233,7 +267,16 @@ pub(crate) const HEADERS: &[Header] = &[
     header("x-amz-copy-source-if-unmodified-since", COPIES, Rule::Read),
     header("x-amz-copy-source-range", Ops::Of(&[Op::UploadPartCopy]), Rule::Read),
     header("x-amz-metadata-directive", Ops::Of(&[Op::CopyObject]), Rule::OneOf(&["COPY", "REPLACE"])),
-    // Objects have no tags: to copy them and to replace them by none (x-amz-tagging is refused) come to the same.
+    header("x-amz-tagging", MAKES, Rule::Read),
+    // Nothing is ever moved to another class, whatever its size.
+    header(
+        "x-amz-transition-default-minimum-object-size",
+        Ops::Of(&[Op::PutBucketLifecycleConfiguration]),
+        Rule::OneOf(&["all_storage_classes_128K", "varies_by_storage_class"]),
+    ),
+    header("x-amz-object-attributes", Ops::Of(&[Op::GetObjectAttributes]), Rule::Read),
+    header("x-amz-max-parts", Ops::Of(&[Op::GetObjectAttributes]), Rule::Read),
+    header("x-amz-part-number-marker", Ops::Of(&[Op::GetObjectAttributes]), Rule::Read),
     header("x-amz-tagging-directive", Ops::Of(&[Op::CopyObject]), Rule::OneOf(&["COPY", "REPLACE"])),
     // The native dialect (docs/protocol/native.md).
     header("x-amz-rdma-protocol", NATIVE, Rule::OneOf(&["penstock-native-1"])),

@@ -109,7 +109,10 @@ fn no_operation_of_aws_is_taken_for_another() {
         }
         with_a_sub_resource += 1;
         let verdict = judge(method, path, &[]);
-        if ours.contains(name) {
+        // The old and the new operation are one request.
+        let is_old_name = ["GetBucketLifecycle", "PutBucketLifecycle"].contains(&name);
+        if ours.contains(name) || is_old_name {
+            let name = if is_old_name { format!("{name}Configuration") } else { name.to_owned() };
             assert_eq!(outcome(&verdict), name);
             continue;
         }
@@ -195,11 +198,11 @@ fn what_destroyed_data_elsewhere() {
         "501 NotImplemented",
     );
     assert_outcome("POST", "/bucket/key?uploads", &[("if-none-match", "*")], "501 NotImplemented");
-    assert_outcome("DELETE", "/bucket/key?versionId=v1", &[], "404 NoSuchVersion");
+    assert_outcome("DELETE", "/bucket/key?versionId=v1", &[], "DeleteObject");
     assert_outcome("DELETE", "/bucket/key?versionId=null", &[], "DeleteObject");
     assert_outcome("PUT", "/bucket?acl", &[], "501 NotImplemented");
     assert_outcome("DELETE", "/bucket?policy", &[], "501 NotImplemented");
-    assert_outcome("DELETE", "/bucket/key?tagging", &[], "501 NotImplemented");
+    assert_outcome("DELETE", "/bucket/key?tagging", &[], "DeleteObjectTagging");
     assert_outcome("PUT", "/bucket/key?uploadId=u", &[], "400 InvalidArgument");
     assert_outcome("PUT", "/bucket/key?partNumber=1", &[], "400 InvalidArgument");
 }
@@ -219,7 +222,20 @@ fn headers_are_let_in_by_name_only() {
     let cases: [(Op, Vec<&str>); 7] = [
         (
             Op::PutObject,
-            [&common[..], &body, &["x-amz-acl", "x-amz-checksum-algorithm", "x-amz-storage-class"]].concat(),
+            [
+                &common[..],
+                &body,
+                &[
+                    "x-amz-acl",
+                    "x-amz-checksum-algorithm",
+                    "x-amz-object-lock-legal-hold",
+                    "x-amz-object-lock-mode",
+                    "x-amz-object-lock-retain-until-date",
+                    "x-amz-storage-class",
+                    "x-amz-tagging",
+                ],
+            ]
+            .concat(),
         ),
         (Op::UploadPart, [&common[..], &body, &["x-amz-checksum-algorithm"]].concat()),
         (Op::GetObject, [&common[..], &["x-amz-checksum-mode"]].concat()),
@@ -275,8 +291,8 @@ fn headers_whose_value_matters() {
     put("x-amz-security-token", "t", "400 InvalidToken");
     put("x-amz-checksum-sha512", "eA==", "PutObject");
     put("x-amz-server-side-encryption", "AES256", "501 NotImplemented");
-    put("x-amz-tagging", "a=b", "501 NotImplemented");
-    put("x-amz-object-lock-mode", "COMPLIANCE", "501 NotImplemented");
+    put("x-amz-tagging", "a=b", "PutObject");
+    put("x-amz-object-lock-mode", "COMPLIANCE", "PutObject");
     put("x-amz-website-redirect-location", "/", "501 NotImplemented");
     put("x-amz-grant-read", "id=x", "501 NotImplemented");
     put("x-amz-meta-anything", "goes", "PutObject");
@@ -285,7 +301,8 @@ fn headers_whose_value_matters() {
         assert_outcome("PUT", "/bucket", &[("x-amz-bucket-object-lock-enabled", value)], want);
     };
     create("false", "CreateBucket");
-    create("true", "501 NotImplemented");
+    create("true", "CreateBucket");
+    create("maybe", "501 NotImplemented");
     // The second of two is looked at as well.
     assert_outcome(
         "PUT",
@@ -310,7 +327,7 @@ fn values_that_no_object_could_satisfy() {
         ("/bucket/key?partNumber=0", "400 InvalidArgument"),
         ("/bucket/key?partNumber=10001", "400 InvalidArgument"),
         ("/bucket/key?partNumber=10000", "GetObject"),
-        ("/bucket/key?versionId=x", "404 NoSuchVersion"),
+        ("/bucket/key?versionId=x", "GetObject"),
         ("/bucket/%ff", "early 400 InvalidURI"),
         ("/?max-buckets=0", "400 InvalidArgument"),
     ] {

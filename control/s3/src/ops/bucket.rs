@@ -2,13 +2,12 @@
 
 use http::header::LOCATION;
 use http::{HeaderValue, StatusCode};
-use penstock_gateway::api::{BucketInfo, ListBuckets};
+use penstock_gateway::api::{BucketInfo, CreateBucket, ListBuckets};
 use s3s::dto::CreateBucketConfiguration;
 
 use super::{Call, set};
 use crate::failure::Failure;
 use crate::respond::{self, Answer};
-use crate::streams;
 use crate::wire;
 use crate::xml::Xml;
 
@@ -57,9 +56,8 @@ pub(super) fn write_owner(xml: &mut Xml, element: &str, call: &Call) {
 }
 
 pub(super) async fn create(mut call: Call) -> Result<Answer, Failure> {
-    let body = streams::small_body(std::mem::take(&mut call.body), &call.exchange).await?;
-    call.verify_small_body(&body)?;
-    let mut region = String::new();
+    let body = call.document().await?;
+    let (mut region, mut settings) = (String::new(), Vec::new());
     if !body.is_empty() {
         let configuration: CreateBucketConfiguration = super::delete::from_xml(&body)?;
         if configuration.bucket.is_some() || configuration.location.is_some() {
@@ -70,18 +68,14 @@ pub(super) async fn create(mut call: Call) -> Result<Answer, Failure> {
                 format!("{what} are not implemented."),
             ));
         }
-        if configuration.tags.is_some_and(|tags| !tags.is_empty()) {
-            let what = "CreateBucketConfiguration.Tags";
-            return Err(Failure::new(
-                StatusCode::NOT_IMPLEMENTED,
-                "NotImplemented",
-                format!("{what} are not implemented."),
-            ));
-        }
+        settings.extend(super::tagging::setting_of(configuration.tags.unwrap_or_default())?);
         region = configuration.location_constraint.map(|region| region.as_str().to_owned()).unwrap_or_default();
     }
     let bucket = call.bucket();
-    call.gateway().create_bucket(&bucket, &region).await?;
+    let object_lock =
+        call.header("x-amz-bucket-object-lock-enabled")?.is_some_and(|enabled| enabled.eq_ignore_ascii_case("true"));
+    let request = CreateBucket { name: bucket.clone(), region, object_lock, settings };
+    call.gateway().create_bucket_with(request).await?;
     let mut answer = respond::empty(StatusCode::OK);
     set(answer.headers_mut(), LOCATION, &format!("/{bucket}"));
     Ok(answer)
@@ -109,10 +103,4 @@ pub(super) async fn location(call: Call) -> Result<Answer, Failure> {
             xml.raw_text(&region);
         }
     })))
-}
-
-/// Versioning was never enabled in any bucket: what AWS says then is an empty configuration.
-pub(super) async fn versioning(call: Call) -> Result<Answer, Failure> {
-    call.gateway().head_bucket(&call.bucket()).await?;
-    Ok(respond::xml(Xml::document("VersioningConfiguration", |_| {})))
 }

@@ -4,7 +4,7 @@ use penstock_gateway::api::{CopyObject, CopySource, MetadataDirective, RangeSpec
 use percent_encoding::percent_decode_str;
 
 use super::digests::{self, write_checksum, write_object_checksum};
-use super::{Call, quoted, slow};
+use super::{Call, lifecycle, quoted, slow};
 use crate::failure::Failure;
 use crate::respond::Answer;
 use crate::wire;
@@ -14,8 +14,8 @@ impl Call {
     /// `x-amz-copy-source` and the conditions on it.
     fn copy_source(&self) -> Result<CopySource, Failure> {
         let text = self.header("x-amz-copy-source")?.unwrap_or_default();
-        let (bucket, key) = parse_copy_source(text)?;
-        Ok(CopySource { bucket, key, conditions: self.conditions("x-amz-copy-source-")? })
+        let (bucket, key, version_id) = parse_copy_source(text)?;
+        Ok(CopySource { bucket, key, version_id, conditions: self.conditions("x-amz-copy-source-")? })
     }
 
     /// Path of the request, for errors that come late.
@@ -24,14 +24,13 @@ impl Call {
     }
 }
 
-/// `[/]bucket/key[?versionId=null]`, percent-encoded.
-fn parse_copy_source(text: &str) -> Result<(String, String), Failure> {
+/// Bucket, key and version of `[/]bucket/key[?versionId=id]`, percent-encoded.
+fn parse_copy_source(text: &str) -> Result<(String, String, Option<String>), Failure> {
     let invalid = |why: &'static str| Failure::argument("x-amz-copy-source", text, why);
     // The key's own question marks are encoded.
-    let path = match text.split_once("?versionId=") {
-        Some((path, "null")) => path,
-        Some(_) => return Err(Failure::no_such_version()),
-        None => text,
+    let (path, version_id) = match text.split_once("?versionId=") {
+        Some((path, version)) => (path, Some(version.to_owned())),
+        None => (text, None),
     };
     if path.starts_with("arn:") {
         return Err(Failure::header_not_implemented("x-amz-copy-source: arn:"));
@@ -40,7 +39,9 @@ fn parse_copy_source(text: &str) -> Result<(String, String), Failure> {
     let decoded = decoded.map_err(|_| invalid("The copy source is not valid UTF-8."))?;
     let decoded = decoded.strip_prefix('/').unwrap_or(&decoded);
     match decoded.split_once('/') {
-        Some((bucket, key)) if !bucket.is_empty() && !key.is_empty() => Ok((bucket.to_owned(), key.to_owned())),
+        Some((bucket, key)) if !bucket.is_empty() && !key.is_empty() => {
+            Ok((bucket.to_owned(), key.to_owned(), version_id))
+        }
         _ => Err(invalid("Copy Source must mention the source bucket and key: sourcebucket/sourcekey")),
     }
 }
@@ -48,9 +49,12 @@ fn parse_copy_source(text: &str) -> Result<(String, String), Failure> {
 pub(super) async fn object(call: Call) -> Result<Answer, Failure> {
     let replace =
         call.header("x-amz-metadata-directive")?.is_some_and(|directive| directive.eq_ignore_ascii_case("REPLACE"));
+    let replace_tags =
+        call.header("x-amz-tagging-directive")?.is_some_and(|directive| directive.eq_ignore_ascii_case("REPLACE"));
     let source = call.copy_source()?;
     let (bucket, key) = (call.bucket(), call.key());
-    if source.bucket == bucket && source.key == key && !replace && call.header("x-amz-storage-class")?.is_none() {
+    let onto_itself = source.bucket == bucket && source.key == key && source.version_id.is_none();
+    if onto_itself && !replace && call.header("x-amz-storage-class")?.is_none() {
         return Err(Failure::request(
             "This copy request is illegal because it is trying to copy an object to itself without changing the object's \
              metadata, storage class, website redirect location or encryption attributes.",
@@ -65,17 +69,22 @@ pub(super) async fn object(call: Call) -> Result<Answer, Failure> {
         checksum: checksum.map(|text| digests::algorithm("x-amz-checksum-algorithm", text)).transpose()?,
         storage_class: call.storage_class()?,
         conditions: call.write_conditions()?,
+        tags: if replace_tags { Some(call.tags()?) } else { None },
+        lock: call.lock()?,
     };
     let gateway = call.gateway().clone();
     let work = async move {
         let done = gateway.copy_object(request).await?;
-        Ok(Xml::document("CopyObjectResult", |xml| {
+        let mut headers = slow::version_headers(done.version_id.as_deref(), done.source_version_id.as_deref());
+        lifecycle::set_expiration(&mut headers, done.expiration.as_ref());
+        let document = Xml::document("CopyObjectResult", |xml| {
             xml.value("LastModified", wire::format_iso_date(done.modified_unix_ms));
             xml.text("ETag", &quoted(&done.etag));
             if let Some(checksum) = &done.checksum {
                 write_object_checksum(xml, checksum);
             }
-        }))
+        });
+        Ok((document, headers))
     };
     slow::document(call.exchange.clone(), call.resource(), Box::pin(work)).await
 }
@@ -105,13 +114,15 @@ pub(super) async fn part(call: Call) -> Result<Answer, Failure> {
     let gateway = call.gateway().clone();
     let work = async move {
         let part = gateway.upload_part_copy(request).await?;
-        Ok(Xml::document("CopyPartResult", |xml| {
+        let headers = slow::version_headers(None, part.source_version_id.as_deref());
+        let document = Xml::document("CopyPartResult", |xml| {
             xml.value("LastModified", wire::format_iso_date(part.modified_unix_ms));
             xml.text("ETag", &quoted(&part.etag));
             if let Some(checksum) = &part.checksum {
                 write_checksum(xml, checksum);
             }
-        }))
+        });
+        Ok((document, headers))
     };
     slow::document(call.exchange.clone(), call.resource(), Box::pin(work)).await
 }
@@ -122,14 +133,15 @@ mod tests {
 
     #[test]
     fn copy_sources() {
-        let pair = |bucket: &str, key: &str| Some((bucket.to_owned(), key.to_owned()));
+        let pair = |bucket: &str, key: &str| Some((bucket.to_owned(), key.to_owned(), None));
+        let version = |id: &str| Some(("bucket".to_owned(), "key".to_owned(), Some(id.to_owned())));
         let cases = [
             ("bucket/key", pair("bucket", "key")),
             ("/bucket/a/b", pair("bucket", "a/b")),
             ("bucket/a%3Fb%2Bc+d%20e", pair("bucket", "a?b+c+d e")),
             ("bucket%2Fkey", pair("bucket", "key")),
-            ("bucket/key?versionId=null", pair("bucket", "key")),
-            ("bucket/key?versionId=abc", None),
+            ("bucket/key?versionId=null", version("null")),
+            ("bucket/key?versionId=abc", version("abc")),
             ("bucket/", None),
             ("bucket", None),
             ("/", None),

@@ -1,12 +1,12 @@
 //! DeleteObject and DeleteObjects.
 
-use http::StatusCode;
-use penstock_gateway::api::{Conditions, DeleteObject, EtagCondition};
+use http::{HeaderValue, StatusCode};
+use penstock_gateway::api::{Conditions, DeleteObject, Deleted, EtagCondition};
 use penstock_proto::limits;
 use s3s::dto::{Delete, ETag, ObjectIdentifier};
 use s3s::xml::{Deserialize, Deserializer};
 
-use super::Call;
+use super::{Call, set_version};
 use crate::failure::Failure;
 use crate::respond::{self, Answer};
 use crate::streams;
@@ -67,8 +67,20 @@ pub(super) async fn one(call: Call) -> Result<Answer, Failure> {
         let invalid = || Failure::argument(name, text, format!("{name} is not a date."));
         conditions.if_match_last_modified = Some(wire::http_date(text).ok_or_else(invalid)?);
     }
-    call.gateway().delete_object(DeleteObject { bucket: call.bucket(), key: call.key(), conditions }).await?;
-    Ok(respond::empty(StatusCode::NO_CONTENT))
+    let request = DeleteObject {
+        bucket: call.bucket(),
+        key: call.key(),
+        conditions,
+        version_id: call.version_id(),
+        bypass_governance: call.bypasses_governance()?,
+    };
+    let deleted = call.gateway().delete_object(request).await?;
+    let mut answer = respond::empty(StatusCode::NO_CONTENT);
+    set_version(answer.headers_mut(), deleted.version_id.as_deref());
+    if deleted.delete_marker {
+        answer.headers_mut().insert(respond::name("x-amz-delete-marker"), HeaderValue::from_static("true"));
+    }
+    Ok(answer)
 }
 
 pub(super) async fn many(mut call: Call) -> Result<Answer, Failure> {
@@ -79,10 +91,13 @@ pub(super) async fn many(mut call: Call) -> Result<Answer, Failure> {
     if request.objects.is_empty() || request.objects.len() > limits::LIST_KEYS_MAX {
         return Err(Failure::malformed_xml());
     }
-    let bucket = call.bucket();
+    let (bucket, bypass) = (call.bucket(), call.bypasses_governance()?);
     // What is wrong with one entry fails that entry alone.
-    let entries: Vec<(String, Result<DeleteObject, Failure>)> =
-        request.objects.into_iter().map(|object| (object.key.clone(), entry(&bucket, object))).collect();
+    let entries: Vec<(Named, Result<DeleteObject, Failure>)> = request
+        .objects
+        .into_iter()
+        .map(|object| ((object.key.clone(), object.version_id.clone()), entry(&bucket, object, bypass)))
+        .collect();
     let wanted: Vec<DeleteObject> = entries.iter().filter_map(|(_, entry)| entry.as_ref().ok().cloned()).collect();
     let mut done = if wanted.is_empty() {
         call.gateway().head_bucket(&bucket).await?;
@@ -91,23 +106,35 @@ pub(super) async fn many(mut call: Call) -> Result<Answer, Failure> {
         call.gateway().delete_objects(&bucket, wanted).await?
     }
     .into_iter();
-    let results: Vec<(String, Result<(), Failure>)> = entries
+    let results: Vec<(Named, Result<Deleted, Failure>)> = entries
         .into_iter()
-        .map(|(key, entry)| {
+        .map(|(named, entry)| {
             let result = entry.and_then(|_| match done.next() {
                 Some(result) => result.map_err(Failure::from),
                 None => Err(Failure::internal("The gateway answered for fewer objects than it was asked for.")),
             });
-            (key, result)
+            (named, result)
         })
         .collect();
     Ok(respond::xml(Xml::document("DeleteResult", |xml| {
-        for (key, result) in &results {
+        for ((key, version_id), result) in &results {
+            let name = |xml: &mut Xml| {
+                xml.text("Key", key);
+                if let Some(version_id) = version_id {
+                    xml.text("VersionId", version_id);
+                }
+            };
             match result {
-                Ok(()) if quiet => {}
-                Ok(()) => xml.element("Deleted", |xml| xml.text("Key", key)),
+                Ok(_) if quiet => {}
+                Ok(deleted) => xml.element("Deleted", |xml| {
+                    name(xml);
+                    if deleted.delete_marker {
+                        xml.value("DeleteMarker", true);
+                        xml.text("DeleteMarkerVersionId", deleted.version_id.as_deref().unwrap_or_default());
+                    }
+                }),
                 Err(failure) => xml.element("Error", |xml| {
-                    xml.text("Key", key);
+                    name(xml);
                     xml.text("Code", &failure.code);
                     xml.text("Message", &failure.message);
                 }),
@@ -116,10 +143,10 @@ pub(super) async fn many(mut call: Call) -> Result<Answer, Failure> {
     })))
 }
 
-fn entry(bucket: &str, object: ObjectIdentifier) -> Result<DeleteObject, Failure> {
-    if object.version_id.is_some_and(|version| version != "null") {
-        return Err(Failure::no_such_version());
-    }
+/// A key and a version as an entry names them.
+type Named = (String, Option<String>);
+
+fn entry(bucket: &str, object: ObjectIdentifier, bypass_governance: bool) -> Result<DeleteObject, Failure> {
     if object.key.is_empty() {
         return Err(Failure::bad("UserKeyMustBeSpecified", "The key of an object to delete is empty."));
     }
@@ -137,7 +164,9 @@ fn entry(bucket: &str, object: ObjectIdentifier) -> Result<DeleteObject, Failure
         u64::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
     });
     let conditions = Conditions { if_match, if_match_size, if_match_last_modified, ..Conditions::default() };
-    Ok(DeleteObject { bucket: bucket.to_owned(), key: object.key, conditions })
+    // SDKs write an empty element for no version.
+    let version_id = object.version_id.filter(|version| !version.is_empty());
+    Ok(DeleteObject { bucket: bucket.to_owned(), key: object.key, conditions, version_id, bypass_governance })
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ fn write_page(xml: &mut Xml, call: &Call, page: &ObjectPage, encoding: Encoding,
     }
 }
 
-fn write_question(xml: &mut Xml, call: &Call, encoding: Encoding) {
+pub(super) fn write_question(xml: &mut Xml, call: &Call, encoding: Encoding) {
     xml.text("Name", &call.bucket());
     encoding.text(xml, "Prefix", &call.text("prefix"));
     if let Some(delimiter) = call.query.get("delimiter").filter(|delimiter| !delimiter.is_empty()) {

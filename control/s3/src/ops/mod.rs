@@ -1,16 +1,20 @@
 //! The operations: what a request says becomes the gateway's types, what the gateway answers becomes HTTP.
 
+mod attributes;
 mod bucket;
 mod copy;
 mod delete;
 mod digests;
+mod lifecycle;
 mod list;
+mod lock;
 mod multipart;
 mod native;
 mod object;
 mod settings;
 mod slow;
 mod tagging;
+mod versions;
 
 use std::sync::Arc;
 
@@ -19,14 +23,14 @@ use http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, EXPIRES, HeaderName,
 };
 use penstock_gateway::Gateway;
-use penstock_gateway::api::{Conditions, EtagCondition, ObjectHeaders, UnixMs};
+use penstock_gateway::api::{Conditions, EtagCondition, ObjectHeaders, ObjectName, UnixMs};
 use s3s::TrailingHeaders;
 
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::gate::{Op, Query, Target};
 use crate::peer::Peer;
-use crate::respond::Answer;
+use crate::respond::{self, Answer};
 use crate::server::Front;
 use crate::streams::Payload;
 use crate::wire;
@@ -62,7 +66,9 @@ pub(crate) async fn run(op: Op, mut call: Call) -> Result<Answer, Failure> {
         Op::HeadBucket => bucket::head(call).await,
         Op::DeleteBucket => bucket::delete(call).await,
         Op::GetBucketLocation => bucket::location(call).await,
-        Op::GetBucketVersioning => bucket::versioning(call).await,
+        Op::GetBucketVersioning => versions::get(call).await,
+        Op::PutBucketVersioning => versions::put(call).await,
+        Op::ListObjectVersions => versions::list(call).await,
         Op::ListObjects => list::v1(call).await,
         Op::ListObjectsV2 => list::v2(call).await,
         Op::DeleteObjects => delete::many(call).await,
@@ -78,6 +84,19 @@ pub(crate) async fn run(op: Op, mut call: Call) -> Result<Answer, Failure> {
         Op::AbortMultipartUpload => multipart::abort(call).await,
         Op::ListParts => multipart::list_parts(call).await,
         Op::ListMultipartUploads => multipart::list_uploads(call).await,
+        Op::GetBucketLifecycleConfiguration => lifecycle::get(call).await,
+        Op::PutBucketLifecycleConfiguration => lifecycle::put(call).await,
+        Op::DeleteBucketLifecycle => settings::delete_kind(call, penstock_gateway::api::BucketSetting::Lifecycle).await,
+        Op::GetObjectTagging => tagging::get_of_object(call).await,
+        Op::PutObjectTagging => tagging::put_of_object(call).await,
+        Op::DeleteObjectTagging => tagging::delete_of_object(call).await,
+        Op::GetObjectAttributes => attributes::get(call).await,
+        Op::GetObjectLockConfiguration => lock::get_configuration(call).await,
+        Op::PutObjectLockConfiguration => lock::put_configuration(call).await,
+        Op::GetObjectRetention => lock::get_retention(call).await,
+        Op::PutObjectRetention => lock::put_retention(call).await,
+        Op::GetObjectLegalHold => lock::get_legal_hold(call).await,
+        Op::PutObjectLegalHold => lock::put_legal_hold(call).await,
         Op::GetBucketTagging => settings::get(call, &tagging::OF_BUCKET).await,
         Op::PutBucketTagging => settings::put(call, &tagging::OF_BUCKET).await,
         Op::DeleteBucketTagging => settings::delete(call, &tagging::OF_BUCKET).await,
@@ -96,6 +115,16 @@ impl Call {
 
     fn key(&self) -> String {
         self.target.key().unwrap_or_default().to_owned()
+    }
+
+    /// `versionId`, if the request names one.
+    fn version_id(&self) -> Option<String> {
+        self.query.get("versionId").map(str::to_owned)
+    }
+
+    /// The object, or the version of one, that the request is about.
+    fn object_name(&self) -> ObjectName {
+        ObjectName { bucket: self.bucket(), key: self.key(), version_id: self.version_id() }
     }
 
     /// A query value; empty when absent.
@@ -195,6 +224,13 @@ fn without_aws_chunked(text: &str) -> Option<String> {
 /// An ETag in its quotes.
 fn quoted(etag: &str) -> String {
     format!("\"{etag}\"")
+}
+
+/// `x-amz-version-id`, where there is one to tell.
+fn set_version(headers: &mut HeaderMap, version_id: Option<&str>) {
+    if let Some(id) = version_id {
+        set(headers, respond::name("x-amz-version-id"), id);
+    }
 }
 
 /// Sets a header, unless its value can't be one.

@@ -13,7 +13,7 @@ use s3s::dto;
 use super::bucket::write_owner;
 use super::digests::{self, set_checksum, write_checksum, write_object_checksum};
 use super::list::{Encoding, page_size};
-use super::{Call, quoted, set, slow};
+use super::{Call, lifecycle, quoted, set, slow};
 use crate::failure::Failure;
 use crate::respond::{self, Answer};
 use crate::server::host_of;
@@ -61,6 +61,8 @@ pub(super) async fn create(call: Call) -> Result<Answer, Failure> {
         headers: call.object_headers()?,
         checksum,
         storage_class: call.storage_class()?,
+        tags: call.tags()?,
+        lock: call.lock()?,
     };
     let upload_id = call.gateway().create_upload(request).await?;
     let mut answer = respond::xml(Xml::document("InitiateMultipartUploadResult", |xml| {
@@ -207,7 +209,9 @@ pub(super) async fn complete(mut call: Call) -> Result<Answer, Failure> {
     let gateway = call.gateway().clone();
     let work = async move {
         let done = gateway.complete_upload(request).await?;
-        Ok(Xml::document("CompleteMultipartUploadResult", |xml| {
+        let mut headers = slow::version_headers(done.version_id.as_deref(), None);
+        lifecycle::set_expiration(&mut headers, done.expiration.as_ref());
+        let document = Xml::document("CompleteMultipartUploadResult", |xml| {
             xml.text("Location", &location);
             xml.text("Bucket", &bucket);
             xml.text("Key", &key);
@@ -215,7 +219,8 @@ pub(super) async fn complete(mut call: Call) -> Result<Answer, Failure> {
             if let Some(checksum) = &done.checksum {
                 write_object_checksum(xml, checksum);
             }
-        }))
+        });
+        Ok((document, headers))
     };
     slow::document(call.exchange.clone(), call.resource(), Box::pin(work)).await
 }

@@ -83,6 +83,8 @@ impl Call {
             storage_class: self.storage_class()?,
             conditions: if whole { self.write_conditions()? } else { Default::default() },
             digests: self.digests()?,
+            tags: if whole { self.tags()? } else { Default::default() },
+            lock: if whole { self.lock()? } else { Default::default() },
             part,
         })
     }

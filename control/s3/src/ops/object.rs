@@ -10,7 +10,7 @@ use penstock_gateway::error::{Error, ErrorKind};
 use penstock_proto::limits;
 
 use super::digests::set_object_checksum;
-use super::{Call, quoted, set};
+use super::{Call, lifecycle, lock, quoted, set, set_version};
 use crate::failure::Failure;
 use crate::respond::{self, Answer, AnswerBody};
 use crate::streams;
@@ -68,7 +68,8 @@ impl Call {
             return Err(Failure::request("Cannot specify both Range header and partNumber query parameter"));
         }
         let (bucket, key) = (self.bucket(), self.key());
-        Ok(GetObject { bucket, key, range, part_number, conditions: self.conditions("")? })
+        let (conditions, version_id) = (self.conditions("")?, self.version_id());
+        Ok(GetObject { bucket, key, range, part_number, conditions, version_id })
     }
 
     /// What `If-Range` says of the object, as conditions: when they don't hold, the range is not heeded.
@@ -100,6 +101,8 @@ pub(super) async fn put(mut call: Call) -> Result<Answer, Failure> {
         headers: call.object_headers()?,
         storage_class: call.storage_class()?,
         conditions: call.write_conditions()?,
+        tags: call.tags()?,
+        lock: call.lock()?,
     };
     let done = call.gateway().put_object(request).await?;
     Ok(put_answer(&done))
@@ -108,6 +111,8 @@ pub(super) async fn put(mut call: Call) -> Result<Answer, Failure> {
 pub(super) fn put_answer(done: &PutDone) -> Answer {
     let mut answer = respond::empty(StatusCode::OK);
     set(answer.headers_mut(), ETAG, &quoted(&done.etag));
+    set_version(answer.headers_mut(), done.version_id.as_deref());
+    lifecycle::set_expiration(answer.headers_mut(), done.expiration.as_ref());
     if let Some(checksum) = &done.checksum {
         set_object_checksum(answer.headers_mut(), checksum);
     }
@@ -147,7 +152,8 @@ pub(super) async fn read_failure(call: &Call, request: GetObject, error: Error) 
     if !matches!(kind, ErrorKind::NotModified | ErrorKind::InvalidRange) {
         return failure;
     }
-    let plain = GetObject { bucket: request.bucket, key: request.key, ..GetObject::default() };
+    let GetObject { bucket, key, version_id, .. } = request;
+    let plain = GetObject { bucket, key, version_id, ..GetObject::default() };
     let Ok(read) = call.gateway().head_object(plain).await else { return failure };
     match request.range {
         Some(range) if kind == ErrorKind::InvalidRange => {
@@ -199,6 +205,19 @@ pub(super) fn read_answer(call: &Call, part_number: Option<u32>, read: ObjectRea
         if let Ok(name) = HeaderName::try_from(format!("x-amz-meta-{name}")) {
             set(&mut headers, name, value);
         }
+    }
+    set_version(&mut headers, info.version_id.as_deref());
+    lifecycle::set_expiration(&mut headers, info.expiration.as_ref());
+    if !info.tags.is_empty() {
+        headers.insert(respond::name("x-amz-tagging-count"), HeaderValue::from(info.tags.len()));
+    }
+    if let Some(retention) = info.lock.retention {
+        set(&mut headers, respond::name("x-amz-object-lock-mode"), lock::mode_name(retention.compliance));
+        let until = wire::format_iso_date(retention.until_unix_ms);
+        set(&mut headers, respond::name("x-amz-object-lock-retain-until-date"), &until);
+    }
+    if let Some(held) = info.lock.legal_hold {
+        set(&mut headers, respond::name("x-amz-object-lock-legal-hold"), if held { "ON" } else { "OFF" });
     }
     if info.storage_class != "STANDARD" {
         set(&mut headers, respond::name("x-amz-storage-class"), &info.storage_class);

@@ -50,7 +50,11 @@ pub(super) async fn put(mut call: Call, document: &Document) -> Result<Answer, F
 }
 
 pub(super) async fn delete(call: Call, document: &Document) -> Result<Answer, Failure> {
-    call.gateway().delete_bucket_setting(&call.bucket(), document.kind).await?;
+    delete_kind(call, document.kind).await
+}
+
+pub(super) async fn delete_kind(call: Call, kind: BucketSetting) -> Result<Answer, Failure> {
+    call.gateway().delete_bucket_setting(&call.bucket(), kind).await?;
     Ok(respond::empty(StatusCode::NO_CONTENT))
 }
 

@@ -10,9 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use http::HeaderValue;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
 
+use super::{set, set_version};
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::respond::{self, Answer, AnswerBody};
@@ -23,14 +24,27 @@ const HEAD_WAIT: Duration = Duration::from_secs(10);
 /// How often a space is sent after that.
 const SPACE_EVERY: Duration = Duration::from_secs(5);
 
-/// Answers with the document that `work` makes, before it is there if need be.
+/// `x-amz-version-id` and `x-amz-copy-source-version-id`, where there are any to tell.
+pub(super) fn version_headers(version_id: Option<&str>, source_version_id: Option<&str>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    set_version(&mut headers, version_id);
+    if let Some(id) = source_version_id {
+        set(&mut headers, respond::name("x-amz-copy-source-version-id"), id);
+    }
+    headers
+}
+
+/// Answers with the document that `work` makes, before it is there if need be (its headers are lost then).
 pub(super) async fn document(
     exchange: Arc<Exchange>,
     resource: String,
-    mut work: BoxFuture<'static, Result<String, Failure>>,
+    mut work: BoxFuture<'static, Result<(String, HeaderMap), Failure>>,
 ) -> Result<Answer, Failure> {
     if let Ok(done) = tokio::time::timeout(HEAD_WAIT, work.as_mut()).await {
-        return done.map(respond::xml);
+        let (document, headers) = done?;
+        let mut answer = respond::xml(document);
+        answer.headers_mut().extend(headers);
+        return Ok(answer);
     }
     let waiting = futures::stream::unfold(Some(work), move |work| {
         let (exchange, resource) = (exchange.clone(), resource.clone());
@@ -39,7 +53,7 @@ pub(super) async fn document(
             let Ok(done) = tokio::time::timeout(SPACE_EVERY, work.as_mut()).await else {
                 return Some((Bytes::from_static(b" "), Some(work)));
             };
-            let document = done.unwrap_or_else(|failure| {
+            let document = done.map(|(document, _too_late)| document).unwrap_or_else(|failure| {
                 tracing::warn!(request_id = exchange.id, code = %failure.code, "failed after 200 was sent");
                 respond::error_document(&failure, &resource, &exchange)
             });
@@ -61,7 +75,7 @@ mod tests {
     async fn sent(seconds: u64, result: Result<String, Failure>) -> Result<Vec<String>, Failure> {
         let work = async move {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
-            result
+            result.map(|document| (document, HeaderMap::new()))
         };
         match document(Exchange::new(), "/b/k".to_owned(), Box::pin(work)).await?.into_body() {
             AnswerBody::Whole(bytes) => Ok(vec![String::from_utf8(bytes.to_vec()).unwrap()]),
@@ -82,13 +96,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failures_are_a_status_early_and_a_document_late() {
-        let bad = || Err(Failure::no_such_version());
-        assert_eq!(sent(9, bad()).await.unwrap_err().status, 404);
+        let bad = || Err(Failure::malformed_xml());
+        assert_eq!(sent(9, bad()).await.unwrap_err().status, 400);
         let pieces = sent(11, bad()).await.unwrap();
         assert_eq!(pieces[0], DECLARATION);
         let document = pieces.last().unwrap();
         assert!(
-            document.starts_with("<Error><Code>NoSuchVersion</Code>") && document.contains("<Resource>/b/k</Resource>")
+            document.starts_with("<Error><Code>MalformedXML</Code>") && document.contains("<Resource>/b/k</Resource>")
         );
     }
 }

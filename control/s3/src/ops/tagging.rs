@@ -1,4 +1,4 @@
-//! Tags of buckets.
+//! Tags of buckets and of objects.
 
 use http::StatusCode;
 use penstock_gateway::api::BucketSetting;
@@ -7,7 +7,9 @@ use s3s::dto;
 
 use super::delete::from_xml;
 use super::settings::{Document, unreadable};
+use super::{Call, set_version};
 use crate::failure::Failure;
+use crate::respond::{self, Answer};
 use crate::xml::Xml;
 
 /// A bucket's tags, stored as JSON: `[[key, value], ...]`.
@@ -29,6 +31,16 @@ pub(super) fn parse(body: &[u8]) -> Result<Tags, Failure> {
     document.tag_set.into_iter().map(tag).collect()
 }
 
+/// The setting that a new bucket has for these tags; none for none.
+pub(super) fn setting_of(tags: Vec<dto::Tag>) -> Result<Option<(BucketSetting, Vec<u8>)>, Failure> {
+    if tags.is_empty() {
+        return Ok(None);
+    }
+    let tags: Tags = tags.into_iter().map(tag).collect::<Result<_, _>>()?;
+    tags::check_bucket_tags(&tags)?;
+    Ok(Some((BucketSetting::Tagging, serde_json::to_vec(&tags).map_err(unreadable)?)))
+}
+
 /// A tag that has both of its elements.
 fn tag(tag: dto::Tag) -> Result<(String, String), Failure> {
     Ok((tag.key.ok_or_else(Failure::malformed_xml)?, tag.value.ok_or_else(Failure::malformed_xml)?))
@@ -46,6 +58,61 @@ pub(super) fn document(tags: &[(String, String)]) -> String {
             }
         });
     })
+}
+
+impl Call {
+    /// The tags that `x-amz-tagging` gives a new object: a query of keys and values.
+    ///
+    /// # Errors
+    /// InvalidArgument.
+    pub(super) fn tags(&self) -> Result<Tags, Failure> {
+        let Some(text) = self.header("x-amz-tagging")? else { return Ok(Tags::new()) };
+        parse_header(text).ok_or_else(|| {
+            let message = "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without \
+                           tag name duplicates.";
+            Failure::argument("x-amz-tagging", text, message)
+        })
+    }
+}
+
+/// `key=value&key=value`, each percent-encoded (`+` is a space); a key alone has the empty value.
+fn parse_header(text: &str) -> Option<Tags> {
+    let decoded = |text: &str| {
+        let text = text.replace('+', " ");
+        percent_encoding::percent_decode_str(&text).decode_utf8().ok().map(|text| text.into_owned())
+    };
+    let mut tags = Tags::new();
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (key, value) = (decoded(key)?, decoded(value)?);
+        if tags.iter().any(|(earlier, _)| *earlier == key) {
+            return None;
+        }
+        tags.push((key, value));
+    }
+    Some(tags)
+}
+
+pub(super) async fn get_of_object(call: Call) -> Result<Answer, Failure> {
+    let (tags, version_id) = call.gateway().object_tags(&call.object_name()).await?;
+    let mut answer = respond::xml(document(&tags));
+    set_version(answer.headers_mut(), version_id.as_deref());
+    Ok(answer)
+}
+
+pub(super) async fn put_of_object(mut call: Call) -> Result<Answer, Failure> {
+    let tags = parse(&call.document().await?)?;
+    let version_id = call.gateway().put_object_tags(&call.object_name(), tags).await?;
+    let mut answer = respond::empty(StatusCode::OK);
+    set_version(answer.headers_mut(), version_id.as_deref());
+    Ok(answer)
+}
+
+pub(super) async fn delete_of_object(call: Call) -> Result<Answer, Failure> {
+    let version_id = call.gateway().put_object_tags(&call.object_name(), Tags::new()).await?;
+    let mut answer = respond::empty(StatusCode::NO_CONTENT);
+    set_version(answer.headers_mut(), version_id.as_deref());
+    Ok(answer)
 }
 
 #[cfg(test)]
@@ -75,5 +142,14 @@ mod tests {
         ] {
             assert_eq!(accepted(&bad), Err(code.to_owned()), "{bad}");
         }
+    }
+
+    #[test]
+    fn tags_of_headers() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(parse_header("a=b&c%20d=%2B+&e"), Some(vec![pair("a", "b"), pair("c d", "+ "), pair("e", "")]));
+        assert_eq!(parse_header(""), Some(Vec::new()));
+        assert_eq!(parse_header("a=1&a=2"), None);
+        assert_eq!(parse_header("a=%ff"), None);
     }
 }

@@ -333,9 +333,8 @@ async fn documents_that_are_wrong() {
     house.refused(delete(&format!("<Delete>{}</Delete>", " ".repeat(5 << 20))), 400, "MaxMessageLengthExceeded").await;
     let location = |body: &str| Request::put("/new-bucket", body);
     house.refused(location("<CreateBucketConfiguration>"), 400, "MalformedXML").await;
-    let tagged =
-        "<CreateBucketConfiguration><Tags><Tag><Key>a</Key><Value>b</Value></Tag></Tags></CreateBucketConfiguration>";
-    house.refused(location(tagged), 501, "NotImplemented").await;
+    let tagged = "<CreateBucketConfiguration><Tags><Tag><Key>aws:a</Key><Value>b</Value></Tag></Tags></CreateBucketConfiguration>";
+    house.refused(location(tagged), 400, "InvalidTag").await;
     house.refused(Request::new("HEAD", "/new-bucket"), 404, "").await;
     house.expect(Request::new("GET", "/bucket/key"), 200).await;
     let right = STANDARD.encode(Md5Hasher::of(good.as_bytes()));

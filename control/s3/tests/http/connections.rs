@@ -27,7 +27,7 @@ async fn one_hundred_is_said_when_the_body_is_wanted_and_not_before() {
         (forged, 403),
         (put("/no-such-bucket/k"), 404),
         (put("/bucket/key").header("if-none-match", "*"), 412),
-        (put("/bucket/k").query("tagging", ""), 501),
+        (put("/bucket/k").query("torrent", ""), 501),
     ];
     for (request, status) in refused {
         let mut connection = house.connect().await;

@@ -56,6 +56,36 @@ impl Audit {
         self.rows.keys().map(|letter| char::from(*letter)).collect()
     }
 
+    /// What `versions.rs` says always holds. Panics if something does not.
+    fn check_versions(&self) {
+        let mut keys_of: BTreeMap<(Vec<u8>, String), Vec<ObjectRow>> = BTreeMap::new();
+        let mut nulls: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        for (key, value) in self.table(keys::OBJECTS) {
+            let row: ObjectRow = decode(value).unwrap();
+            assert!(!row.version.marker && row.version.superseded_unix_ms == 0, "{row:?}");
+            keys_of.entry((key[1..9].into(), String::from_utf8(key[9..].into()).unwrap())).or_default().push(row);
+        }
+        for (key, value) in self.table(keys::NONCURRENT) {
+            let row: ObjectRow = decode(value).unwrap();
+            let (name, at) = keys::parse_noncurrent(&key[9..]).unwrap();
+            assert_eq!(row.version.key(), at);
+            let versions = keys_of.entry((key[1..9].into(), name.clone())).or_default();
+            assert_eq!(row.version.superseded_unix_ms == 0, versions.is_empty(), "one is current: {row:?}");
+            assert!(row.version.marker || !versions.is_empty(), "an object that should be at O: {row:?}");
+            assert!(versions.last().is_none_or(|newer| newer.version.stamp > row.version.stamp), "{row:?}");
+            if row.version.null {
+                let null_key = [&[keys::NULL_VERSIONS], &key[1..9], name.as_bytes()].concat();
+                assert!(nulls.insert(null_key, [&[1], at.as_slice()].concat()).is_none(), "two null versions");
+            }
+            versions.push(row);
+        }
+        let known: BTreeMap<_, _> = self.table(keys::NULL_VERSIONS).iter().cloned().collect();
+        assert_eq!(known, nulls);
+        for versions in keys_of.values() {
+            assert!(versions.iter().filter(|row| row.version.null).count() <= 1, "{versions:?}");
+        }
+    }
+
     /// What every data id that occurs is. Panics if one is two things, or one thing twice, and on rows that nothing
     /// refers to.
     pub(super) fn states(&self) -> BTreeMap<DataId, State> {
@@ -72,7 +102,8 @@ impl Audit {
             let entry = lists.entry(list).or_insert((State::Pending, Vec::new()));
             entry.1.push(decode(value).unwrap());
         }
-        for (_, value) in self.table(keys::OBJECTS) {
+        self.check_versions();
+        for (_, value) in self.table(keys::OBJECTS).iter().chain(self.table(keys::NONCURRENT)) {
             match decode::<ObjectRow>(value).unwrap().layout {
                 Layout::Empty => {}
                 Layout::Single(data) => say(data.data, State::Reachable),

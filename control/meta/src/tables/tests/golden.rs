@@ -5,8 +5,9 @@ use penstock_proto::{DataId, NodeId};
 use super::support::{data_row, manifest, object_row, part_row};
 use crate::tables::rows::{GarbageEntry, GarbageList, Row, WriteKind, WriteRow, decode, decode_listed, encode};
 use crate::tables::{
-    BucketRow, BucketSetting, ChecksumRow, HeadersRow, Layout, ManifestPlace, ObjectRow, PartListRow, PartRow,
-    PartSpan, RepairRow, TablesError, UploadRow, keys,
+    BucketRow, BucketSetting, ChecksumRow, DefaultRetentionRow, HeadersRow, Layout, LockRow, ManifestPlace,
+    ObjectLockRow, ObjectRow, PartListRow, PartRow, PartSpan, RepairRow, RetentionRow, TablesError, UploadRow,
+    VersionName, VersionRow, Versioning, keys,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -34,9 +35,15 @@ fn bucket_row() -> BucketRow {
         name: "abc".into(),
         created_unix_ms: 5,
         region: "eu".into(),
+        versioning: Versioning::Suspended,
+        lock: ObjectLockRow::On { default: Some(DefaultRetentionRow { compliance: true, years: false, count: 300 }) },
         settings: BucketSetting::Tagging.bit() | BucketSetting::Lifecycle.bit(),
         settings_version: 300,
     }
+}
+
+fn lock() -> LockRow {
+    LockRow { retention: Some(RetentionRow { compliance: true, until_unix_ms: 300 }), legal_hold: Some(true) }
 }
 
 fn checksum() -> Option<ChecksumRow> {
@@ -58,8 +65,11 @@ fn headers() -> HeadersRow {
 fn object() -> ObjectRow {
     ObjectRow {
         checksum: checksum(),
+        version: VersionRow { stamp: 0x0102, salt: 300, null: true, marker: false, superseded_unix_ms: 300 },
         parts: Some(3),
         headers: headers(),
+        tags: vec![("k".into(), "v".into())],
+        lock: lock(),
         upload_id: Some("u".into()),
         ..object_row("etag", Layout::Parts { list: DataId(7), count: 300 })
     }
@@ -91,6 +101,8 @@ fn rows() {
         storage_class: "S".into(),
         headers: headers(),
         checksum: Some((5, true)),
+        tags: vec![("k".into(), "v".into())],
+        lock: lock(),
     };
     golden(&upload, UPLOAD);
     golden(&PartRow { checksum: checksum(), ..part_row(9, Some(in_rows)) }, PART);
@@ -104,14 +116,13 @@ fn rows() {
     golden(&RepairRow { nodes: vec![NodeId(1)], stripe }, REPAIR);
 }
 
-const BUCKET: &str = "01ac0203616263050265758202ac02";
-const OBJECT_PARTS: &str =
-    "0100046574616780d095ffbc31085354414e44415244010502aabb01020103010174000001016c0001016501016e01760101750207ac02";
-const OBJECT_EMPTY: &str = "0100016580d095ffbc31085354414e444152440000000000000000000000";
-const OBJECT_SINGLE: &str = "0180808004016580d095ffbc31085354414e444152440000000000000000000001909eb8e8c0e1828589909cb0d080c1818202808080048080800202010188776655443322110109";
+const BUCKET: &str = "01ac0203616263050265750201010100ac028202ac02";
+const OBJECT_PARTS: &str = "0100046574616780d095ffbc31085354414e44415244010502aabb01020201000000000000ac020100ac020103010174000001016c0001016501016e017601016b01760101ac0201010101750207ac02";
+const OBJECT_EMPTY: &str = "0100016580d095ffbc31085354414e444152440000000000000000000000000000000000000000000000000000";
+const OBJECT_SINGLE: &str = "0180808004016580d095ffbc31085354414e444152440000000000000000000000000000000000000000000000000001909eb8e8c0e1828589909cb0d080c1818202808080048080800202010188776655443322110109";
 const MANIFEST: &str = "01400303010202808080020018080706050403020108070605040302010807060504030201808080020018080706050403020108070605040302010807060504030201";
 const PART_LIST: &str = "010201020304040404040404040404040404040404010502aabb010201909eb8e8c0e1828589909cb0d080c18182028080800480808002020101887766554433221100000303010202808080020018080706050403020108070605040302010807060504030201808080020418080706050403020108070605040302010807060504030201020203040404040404040404040404040404040000";
-const UPLOAD: &str = "010169016bac020153010174000001016c0001016501016e0176010501";
+const UPLOAD: &str = "010169016bac020153010174000001016c0001016501016e017601050101016b01760101ac020101";
 const PART: &str = "0109808080040909090909090909090909090909090980d095ffbc31010502aabb010201909eb8e8c0e1828589909cb0d080c1818202808080048080800202010188776655443322110109";
 const REPAIR: &str = "010101808080020418080706050403020108070605040302010807060504030201";
 
@@ -121,7 +132,7 @@ fn what_a_listing_shows_is_the_beginning_of_an_object() {
     let listed = decode_listed(&encode(&object).unwrap()).unwrap();
     assert_eq!((listed.size_bytes, listed.modified_unix_ms), (object.size_bytes, object.modified_unix_ms));
     assert_eq!((listed.etag, listed.storage_class), (object.etag, object.storage_class));
-    assert_eq!(listed.checksum, object.checksum);
+    assert_eq!((listed.checksum, listed.version), (object.checksum, object.version));
 }
 
 #[test]
@@ -150,6 +161,8 @@ fn keys_have_golden_bytes() {
         (keys::garbage(258, id), format!("470000000000000102{ten}")),
         (keys::garbage_list(258, id), format!("4c0000000000000102{ten}")),
         (keys::manifest(id, 3), format!("4d{ten}00000003")),
+        (keys::noncurrent(258, "k\0", &[7; 16]), format!("4e00000000000001026c0100{}", "07".repeat(16))),
+        (keys::null_version(258, "k\0"), "5800000000000001026b00".into()),
         (keys::object(258, "k\0").unwrap(), "4f00000000000001026b00".into()),
         (keys::part_list(id, 3), format!("50{ten}00000003")),
         (keys::repair(id, 3), format!("52{ten}00000003")),
@@ -169,6 +182,17 @@ fn keys_have_golden_bytes() {
         keys::parse_upload(&keys::upload(1, "k\0\u{10ffff}", &upload).unwrap()[9..]),
         Some(("k\0\u{10ffff}".into(), upload))
     );
+    assert_eq!(
+        keys::parse_noncurrent(&keys::noncurrent(1, "k\0\u{10ffff}", &[7; 16])[9..]),
+        Some(("k\0\u{10ffff}".into(), [7; 16]))
+    );
+    let version = VersionRow { stamp: 1, salt: 2, ..VersionRow::default() };
+    assert_eq!(version.id(), "fffffffffffffffe0000000000000002");
+    assert_eq!(VersionName::parse(&version.id()), Some(VersionName::Id(version.key())));
+    assert_eq!(VersionName::parse("null"), Some(VersionName::Null));
+    for bad in ["", "Null", "ff", "FFFFFFFFFFFFFFFE0000000000000002", "fffffffffffffffe00000000000000021"] {
+        assert_eq!(VersionName::parse(bad), None);
+    }
     assert_eq!(keys::upload_key(&keys::upload_id(&upload)), Some(upload));
     assert_eq!(keys::parse_garbage(&keys::garbage(258, id)), Some((258, id)));
     assert_eq!(keys::parse_repair(&keys::repair(id, 3)), Some((id, 3)));

@@ -6,8 +6,8 @@ use penstock_proto::{Code, DataId, MapEpoch, NodeId};
 
 use crate::kv::{FaultPlan, FaultyKv, FjallKv, Kv, MemKv};
 use crate::tables::{
-    BucketRow, DataRow, HeadersRow, Layout, MANIFEST_STRIPES_MAX, ManifestPlace, ManifestRow, NewWrite, ObjectRow,
-    PartRow, Preconditions, Result, StripeRow, Tables,
+    BucketRow, DataRow, HeadersRow, Layout, LockRow, MANIFEST_STRIPES_MAX, ManifestPlace, ManifestRow, NewWrite,
+    ObjectRow, PartRow, Preconditions, Result, StripeRow, Tables, VersionRow,
 };
 
 /// SplitMix64.
@@ -96,7 +96,10 @@ pub(super) fn object_row(etag: &str, layout: Layout) -> ObjectRow {
         storage_class: "STANDARD".into(),
         checksum: None,
         parts: None,
+        version: VersionRow::default(),
         headers: HeadersRow::default(),
+        tags: Vec::new(),
+        lock: LockRow::default(),
         upload_id: None,
         layout,
     }
