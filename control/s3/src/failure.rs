@@ -69,6 +69,13 @@ impl Failure {
             format!("A header you provided implies functionality that is not implemented: {}", shortened(name)),
         );
         failure.details.push(("Header", shortened(name)));
+        if name.contains("rdma") {
+            // How clients of S3 over RDMA are told to use HTTP, by a server that does not speak their dialect.
+            let told = [("x-amz-rdma-reply", "501"), ("x-amz-rdma-protocol-status", "unsupported")];
+            failure
+                .headers
+                .extend(told.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))));
+        }
         failure
     }
 

@@ -19,6 +19,7 @@ mod exchange;
 mod failure;
 mod gate;
 mod journal;
+mod offload;
 mod ops;
 mod options;
 mod peer;

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use penstock_offload::DialectSet;
 use penstock_proto::limits;
 
 use crate::tls::TlsFiles;
@@ -40,6 +41,8 @@ pub struct FrontOptions {
     pub audit_log: Option<PathBuf>,
     /// Most requests a second of one access key, on average; bursts of as many are let through. Past it, 503 SlowDown.
     pub requests_per_second_max: Option<NonZeroU32>,
+    /// Who speaks S3 over RDMA. None: every request with `x-amz-rdma-*` headers is told 501.
+    pub dialects: DialectSet,
 }
 
 impl FrontOptions {
@@ -64,6 +67,7 @@ impl Default for FrontOptions {
             access_log: None,
             audit_log: None,
             requests_per_second_max: None,
+            dialects: DialectSet::default(),
         }
     }
 }

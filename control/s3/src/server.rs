@@ -14,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use penstock_gateway::Gateway;
+use penstock_offload::Access;
 use penstock_proto::limits;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -26,6 +27,7 @@ use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::gate::{self, Decision, Verdict};
 use crate::journal::{self, Journal};
+use crate::offload;
 use crate::ops;
 use crate::options::{Credentials, FrontOptions};
 use crate::peer::{Peer, TlsVersion};
@@ -301,10 +303,24 @@ async fn perform(
     if let Verdict::Early(failure) = decision.verdict {
         return Err(failure);
     }
+    let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+    let dialects = offload::endpoint(front, &path, &decision.target);
+    if let Some((dialects, Access::Anonymous)) = &dialects {
+        return offload::anonymous(&**dialects, &head, &body, peer).await;
+    }
     let authenticated = front.authenticator.authenticate(head, body, exchange).await?;
     record.access_key.clone_from(&authenticated.access_key);
     if front.rates.as_ref().is_some_and(|rates| !rates.admit(&authenticated.access_key)) {
         return Err(Failure::slow_down());
+    }
+    let performer = offload::Performer {
+        front: front.clone(),
+        peer,
+        exchange: exchange.clone(),
+        access_key: authenticated.access_key.clone(),
+    };
+    if let Some((dialects, _)) = dialects {
+        return performer.call(&*dialects, &method, &path, authenticated).await;
     }
     let op = match decision.verdict {
         Verdict::Serve(op) => op,
@@ -321,6 +337,9 @@ async fn perform(
         exchange: exchange.clone(),
         access_key: authenticated.access_key,
     };
+    if let Some(direction) = offload::direction(op, &call.headers) {
+        return performer.object(&method, &path, direction, op, call).await;
+    }
     let result = ops::run(op, call).await;
     // What was wrong with the body is the cause of whatever the gateway then says.
     result.map_err(|failure| exchange.body_failure().unwrap_or(failure))

@@ -341,6 +341,11 @@ fn no_temporary_keys() -> Failure {
 }
 
 fn check_headers(op: Op, headers: &HeaderMap, options: &FrontOptions) -> Result<(), Failure> {
+    // With a token, and somebody who knows what it is, all `x-amz-rdma-*` headers are that one's to understand or refuse.
+    let offloaded = !options.dialects.is_empty() && crate::offload::direction(op, headers).is_some();
+    if let Some(name) = tables::foreign_rdma(op, headers) {
+        return Err(Failure::header_not_implemented(name));
+    }
     for (name, value) in headers {
         let name = name.as_str();
         if !name.starts_with("x-amz-") {
@@ -350,6 +355,9 @@ fn check_headers(op: Op, headers: &HeaderMap, options: &FrontOptions) -> Result<
             continue;
         }
         if name.starts_with("x-amz-meta-") && op.stores_headers() {
+            continue;
+        }
+        if offloaded && name.starts_with("x-amz-rdma-") {
             continue;
         }
         let Some(entry) = HEADERS.iter().find(|entry| entry.name == name && entry.ops.has(op)) else {

@@ -296,6 +296,18 @@ pub(crate) fn hoistable(op: Op, key: &str) -> bool {
         || ((is("x-amz-sdk-checksum-algorithm") || checksum()) && BODY.has(op))
 }
 
+/// A header by which a vendor's client says that the body moves over RDMA, of a dialect that nobody here speaks: to store the empty
+/// HTTP body in its place would lose the object.
+pub(crate) fn foreign_rdma(op: Op, headers: &http::HeaderMap) -> Option<&'static str> {
+    if !op.takes_object_body() {
+        return None;
+    }
+    let empty = headers.get("content-length").is_none_or(|length| length.as_bytes() == b"0");
+    // The last is also a fine name for somebody's metadata.
+    let said = |name: &&&str| headers.contains_key(**name) && (empty || **name != "x-amz-meta-rdma-token");
+    ["x-rdma-info", "x-scal-rdma", "x-amz-meta-rdma-token"].iter().find(said).copied()
+}
+
 /// Whether `name` is a condition of HTTP's that `op` would have to heed and does not.
 pub(crate) fn conditional_not_known(op: Op, name: &str) -> bool {
     match name {

@@ -12,6 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 pub(crate) const ACCESS_KEY: &str = "AKIDPENSTOCKTEST";
+/// Another key, with the same secret.
+pub(crate) const OTHER_ACCESS_KEY: &str = "AKIDSOMEBODYELSE";
 pub(crate) const SECRET_KEY: &str = "secret/of+the/test";
 /// A test that waits for an answer longer than this hangs.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{ACCESS_KEY, Connection, Reply, Request, SECRET_KEY};
+use crate::client::{ACCESS_KEY, Connection, OTHER_ACCESS_KEY, Reply, Request, SECRET_KEY};
 
 pub(crate) const BUCKET: &str = "bucket";
 pub(crate) const MIB: usize = 1 << 20;
@@ -29,7 +29,7 @@ struct OneKey;
 
 impl Credentials for OneKey {
     fn secret_of(&self, access_key: &str) -> Option<Secret> {
-        (access_key == ACCESS_KEY).then(|| Secret::new(SECRET_KEY))
+        [ACCESS_KEY, OTHER_ACCESS_KEY].contains(&access_key).then(|| Secret::new(SECRET_KEY))
     }
 }
 
