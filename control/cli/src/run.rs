@@ -21,6 +21,7 @@ use crate::assemble::{self, DEVICE_FILE, GatewayParts, META_FOLDER, OpenNode, Ro
 use crate::config::{Config, code_for};
 use crate::direct::Direct;
 use crate::identity::{RootCredentials, read_cluster_key, read_or_make_cluster_key};
+use crate::rdma;
 
 /// How long blocking work may take once everything else has ended.
 pub(crate) const SHUTDOWN_BLOCKING_WAIT: Duration = Duration::from_secs(5);
@@ -93,6 +94,7 @@ fn front_options(domains: Vec<String>, guard: Guard) -> Result<FrontOptions, Fat
         access_log: guard.access_log,
         audit_log: guard.audit_log,
         requests_per_second_max: guard.requests_per_second,
+        dialects: rdma::dialects(),
         ..FrontOptions::default()
     })
 }

@@ -165,6 +165,7 @@ impl Performer {
             body: Payload::default(),
             trailers: None,
             exchange: self.exchange.clone(),
+            access_key: self.access_key.clone(),
         };
         Ok((op, call))
     }
