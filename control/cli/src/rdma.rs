@@ -4,9 +4,32 @@
 use std::sync::Arc;
 
 use penstock_offload::DialectSet;
-use penstock_rdma_front::{RdmaFront, RdmaOptions};
+use penstock_rdma_front::{Nic, RdmaFront, RdmaOptions, VerbsNic};
+
+use crate::Fatal;
+
+/// Names the device: `none` for no RDMA; absent is the first with an active port, if there is one.
+const DEVICE_VARIABLE: &str = "PENSTOCK_RDMA_DEVICE";
 
 /// Call it within a tokio runtime.
-pub(crate) fn dialects() -> DialectSet {
-    DialectSet::new(vec![Arc::new(RdmaFront::new(None, RdmaOptions::default()))])
+///
+/// # Errors
+/// A device that is named and can't be used.
+pub(crate) fn dialects() -> Result<DialectSet, Fatal> {
+    let named = std::env::var(DEVICE_VARIABLE).ok().filter(|name| !name.is_empty());
+    let nic = match named.as_deref() {
+        Some("none") => None,
+        Some(name) => {
+            let nic = VerbsNic::open(Some(name));
+            Some(nic.map_err(|error| Fatal(format!("{DEVICE_VARIABLE}={name}: {error}; none is no RDMA")))?)
+        }
+        None => VerbsNic::open(None)
+            .inspect_err(|error| tracing::info!(%error, "S3 over RDMA is declined: clients use HTTP"))
+            .ok(),
+    };
+    if let Some(nic) = &nic {
+        tracing::info!(device = nic.describe(), "S3 over RDMA is served");
+    }
+    let nic = nic.map(|nic| Arc::new(nic) as Arc<dyn Nic>);
+    Ok(DialectSet::new(vec![Arc::new(RdmaFront::new(nic, RdmaOptions::default()))]))
 }

@@ -94,7 +94,7 @@ fn front_options(domains: Vec<String>, guard: Guard) -> Result<FrontOptions, Fat
         access_log: guard.access_log,
         audit_log: guard.audit_log,
         requests_per_second_max: guard.requests_per_second,
-        dialects: rdma::dialects(),
+        dialects: rdma::dialects()?,
         ..FrontOptions::default()
     })
 }

@@ -3,7 +3,7 @@
 //! declined in the form that each client understands. `docs/protocol/dialects.md` is the table of it all.
 //!
 //! **What.** [`RdmaFront`] implements [`penstock_offload::Dialects`]: penstock-rdma-wire parses and keeps the tables, a
-//! [`Nic`] has the queue pairs: the `verbs` module's is a real one, [`MemNic`] one in this process, for tests of everything that a
+//! [`Nic`] has the queue pairs: [`VerbsNic`] is a real one, [`MemNic`] one in this process, for tests of everything that a
 //! client can see.
 //!
 //! **What clients may rely on.** A PUT with a token moves its bytes or fails: never an empty object. A failure is answered
@@ -24,9 +24,11 @@ mod rcv2;
 mod replies;
 mod shim;
 mod stats;
+mod verbs;
 
 pub use front::RdmaFront;
 pub use mem::{MemFabric, MemNic, MemState};
 pub use nic::{Nic, NicError, Peer, PeerAccess, QueuePair, Received, Transfer, Window};
 pub use options::RdmaOptions;
 pub use stats::{RdmaStats, Reason};
+pub use verbs::VerbsNic;

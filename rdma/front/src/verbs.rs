@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use penstock_buf::{BufError, BufMut, BufPool, PoolOptions};
 use penstock_rdma_wire::Gid;
 use penstock_verbs::{
-    Access, Connect, Domain, Finished, GidEntry, GidKind, Lease, Part, QpOptions, QueuePair as VerbsQueuePair, Receiving,
-    VerbsError,
+    Access, Connect, Domain, Finished, GidEntry, GidKind, Lease, Part, QpOptions, QueuePair as VerbsQueuePair,
+    Receiving, VerbsError,
 };
 
 use crate::nic::{Nic, NicError, Peer, PeerAccess, QueuePair, Received, Transfer, Window};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use penstock_offload::DialectSet;
-use penstock_rdma_front::{MemFabric, Nic, Peer, PeerAccess, QueuePair, RdmaFront, RdmaOptions};
+use penstock_rdma_front::{MemFabric, Nic, Peer, PeerAccess, QueuePair, RdmaFront, RdmaOptions, VerbsNic};
 use penstock_rdma_wire::Gid;
 use penstock_s3::FrontOptions;
 
@@ -92,9 +92,8 @@ impl Lab {
     }
 }
 
-#[track_caller]
-fn real_nic(name: &str) -> penstock_rdma_front::MemNic {
-    panic!("no device {name}: this program is built without verbs");
+fn real_nic(name: &str) -> VerbsNic {
+    VerbsNic::open(Some(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 async fn house(front: &RdmaFront) -> House {
