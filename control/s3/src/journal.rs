@@ -69,6 +69,11 @@ pub(crate) struct Head {
 }
 
 impl Head {
+    /// The object that the request turned out to be about.
+    pub(crate) fn is_about(&mut self, key: Option<&str>) {
+        self.key = key.map_or_else(|| "-".to_owned(), |key| cut(percent(key)));
+    }
+
     pub(crate) fn of(parts: &http::request::Parts, peer: Peer, key: Option<&str>, bucket: Option<&str>) -> Self {
         let header = |name: &str| {
             let value = parts.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());

@@ -25,7 +25,7 @@ use crate::failure::Failure;
 use crate::gate::{self, Op, Target};
 use crate::ops::{self, Call};
 use crate::peer::Peer;
-use crate::respond::{self, Answer, AnswerBody};
+use crate::respond::{self, Answer, AnswerBody, Record};
 use crate::server::Front;
 use crate::streams::{self, Payload, RequestBody};
 
@@ -85,6 +85,7 @@ impl Performer {
         method: &Method,
         path: &str,
         authenticated: Authenticated,
+        record: &mut Record,
     ) -> Result<Answer, Failure> {
         self.empty(authenticated.body, authenticated.trailers.is_some()).await?;
         let head = Head {
@@ -97,7 +98,10 @@ impl Performer {
         match dialects.call(&head, self).await {
             Verdict::Answer(reply) => answer_of(reply),
             Verdict::Move(Move { memory, inner: Some(inner) }) => match self.inner(inner) {
-                Ok((op, call)) => carry(op, call, memory).await,
+                Ok((op, call)) => {
+                    record.performs(op, &call.target);
+                    carry(op, call, memory).await
+                }
                 Err(failure) => settle(memory, Err(failure)).await,
             },
             Verdict::Move(_) | Verdict::OverHttp(_) | Verdict::NotMine => Err(Failure::header_not_implemented(TOKEN)),

@@ -19,7 +19,7 @@ use penstock_gateway::error::Error;
 
 use crate::exchange::{Exchange, HOST_ID};
 use crate::failure::Failure;
-use crate::gate::{Decision, Verdict};
+use crate::gate::{Decision, Op, Target, Verdict};
 use crate::journal;
 use crate::server::Front;
 use crate::xml::Xml;
@@ -148,6 +148,16 @@ impl Record {
             code: String::new(),
             bytes_out: 0,
             complete: false,
+        }
+    }
+
+    /// Notes which operation a call to a path of a dialect's own turned out to be, and on what.
+    pub(crate) fn performs(&mut self, op: Op, target: &Target) {
+        self.operation = op.name();
+        self.changes_something = !op.only_reads();
+        self.bucket = target.bucket().unwrap_or("-").escape_debug().take(64).collect();
+        if let Some((_, head)) = &mut self.kept {
+            head.is_about(target.key());
         }
     }
 

@@ -320,7 +320,7 @@ async fn perform(
         access_key: authenticated.access_key.clone(),
     };
     if let Some((dialects, _)) = dialects {
-        return performer.call(&*dialects, &method, &path, authenticated).await;
+        return performer.call(&*dialects, &method, &path, authenticated, record).await;
     }
     let op = match decision.verdict {
         Verdict::Serve(op) => op,

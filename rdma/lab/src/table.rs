@@ -52,6 +52,18 @@ pub(crate) const TESTS: &[LabTest] = &[
         tidy: true,
     },
     LabTest {
+        name: "clients of every dialect, over verbs",
+        topology: Topology::One,
+        builds: &[What::Test("penstock-s3", "dialects")],
+        plan: Plan::Steps(&[Step {
+            guest: "one",
+            argv: &["env", "PENSTOCK_RDMA_DEVICE=rxe0", "{0}", "--test-threads", "1"],
+            when: When::Ended,
+            limit_s: 600,
+        }]),
+        tidy: true,
+    },
+    LabTest {
         name: "the guests of a cluster reach each other",
         topology: CLUSTER,
         builds: &[],

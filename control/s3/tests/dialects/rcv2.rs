@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use penstock_rdma_front::PeerAccess;
+use penstock_rdma_front::{PeerAccess, RdmaOptions};
+use penstock_s3::FrontOptions;
 
 use crate::client::{Reply, Request};
 use crate::lab::{CLIENT_PSN, Client, Lab, assert_etag, content, empty_payload, unsigned_payload};
@@ -238,4 +239,20 @@ async fn a_crc32c_is_given_to_those_who_ask() {
     // 0xe3069283.
     assert_eq!(reply.header("x-amz-rdma-checksum-crc32c"), Some("4waSgw=="));
     assert_eq!(reply.header("x-amz-rdma-checksum"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_in_the_audit_log_under_its_own_name() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let audit = folder.path().join("audit.log");
+    let front_options = FrontOptions { audit_log: Some(audit.clone()), ..FrontOptions::default() };
+    let lab = Lab::with_front(RdmaOptions::default(), front_options).await;
+    let data = content(1000, 1);
+    assert_final(&put(&lab, "/bucket/audited", &data).await, &data);
+    assert!(get(&lab, "/bucket/audited", 1000, None).await == data);
+    lab.house.shutdown.cancel();
+    lab.house.serving.await.unwrap().unwrap();
+    let lines = std::fs::read_to_string(&audit).unwrap();
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+    assert!(lines.contains("\"PutObject\"") && lines.contains("audited"), "{lines}");
 }
