@@ -267,7 +267,7 @@ def test_tags_of_objects(s3, versioned):
     parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
     s3.complete_multipart_upload(Bucket=versioned, Key="parts", UploadId=upload, MultipartUpload=parts)
     assert tags("parts") == {"p": "q"}
-    for bad in [tag_set(**{f"k{at}": "" for at in range(11)}), tag_set(k="v" * 257), tag_set(**{"": "v"})]:
+    for bad in [tag_set(**{f"k{at}": "" for at in range(11)}), tag_set(k="v" * 257)]:
         with refused() as error:
             s3.put_object_tagging(Bucket=versioned, Key="k", Tagging=bad)
         assert (status_of(error), code_of(error)) == (400, "InvalidTag")

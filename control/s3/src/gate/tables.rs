@@ -228,12 +228,17 @@ pub(crate) const HEADERS: &[Header] = &[
     header("x-amz-request-payer", Ops::All, Rule::OneOf(&["requester"])),
     header("x-amz-expected-bucket-owner", Ops::All, Rule::Account),
     header("x-amz-source-expected-bucket-owner", COPIES, Rule::Account),
-    // Checksums. Algorithms that we lack are absent here and so refused by name.
+    // Checksums. An algorithm that is not here is refused by name.
     header("x-amz-checksum-crc32", CHECKSUM, Rule::Read),
     header("x-amz-checksum-crc32c", CHECKSUM, Rule::Read),
     header("x-amz-checksum-crc64nvme", CHECKSUM, Rule::Read),
     header("x-amz-checksum-sha1", CHECKSUM, Rule::Read),
     header("x-amz-checksum-sha256", CHECKSUM, Rule::Read),
+    header("x-amz-checksum-sha512", CHECKSUM, Rule::Read),
+    header("x-amz-checksum-md5", CHECKSUM, Rule::Read),
+    header("x-amz-checksum-xxhash64", CHECKSUM, Rule::Read),
+    header("x-amz-checksum-xxhash3", CHECKSUM, Rule::Read),
+    header("x-amz-checksum-xxhash128", CHECKSUM, Rule::Read),
     header("x-amz-sdk-checksum-algorithm", ANY_BODY, Rule::Read),
     header(
         "x-amz-checksum-algorithm",

@@ -217,6 +217,11 @@ fn headers_are_let_in_by_name_only() {
         "x-amz-checksum-crc64nvme",
         "x-amz-checksum-sha1",
         "x-amz-checksum-sha256",
+        "x-amz-checksum-sha512",
+        "x-amz-checksum-md5",
+        "x-amz-checksum-xxhash64",
+        "x-amz-checksum-xxhash3",
+        "x-amz-checksum-xxhash128",
         "x-amz-sdk-checksum-algorithm",
     ];
     let cases: [(Op, Vec<&str>); 7] = [

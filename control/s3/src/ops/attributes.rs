@@ -54,7 +54,7 @@ pub(super) async fn get(call: Call) -> Result<Answer, Failure> {
                 "ObjectParts" => {
                     let Some(total) = info.parts else { continue };
                     xml.element("ObjectParts", |xml| {
-                        xml.value("TotalPartsCount", total);
+                        xml.value("PartsCount", total);
                         xml.value("PartNumberMarker", after);
                         if let Some(last) = found.parts.last() {
                             xml.value("NextPartNumberMarker", last.part_number);

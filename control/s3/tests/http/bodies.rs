@@ -190,7 +190,7 @@ async fn streams_that_are_wrong_store_nothing() {
             (Streaming { trailers: vec![("x-amz-checksum-crc32", "???")], ..unsigned() }, "InvalidRequest"),
             (Streaming { trailers: vec![], ..unsigned() }, "MalformedTrailerError"),
             (Streaming { trailers: vec![("x-amz-checksum-sha1", &crc)], ..unsigned() }, "MalformedTrailerError"),
-            (Streaming { announced: Some("x-amz-checksum-md5"), ..unsigned() }, "NotImplemented"),
+            (Streaming { announced: Some("x-amz-checksum-crc16"), ..unsigned() }, "InvalidRequest"),
             (Streaming { announced: Some("x-amz-meta-late"), ..unsigned() }, "NotImplemented"),
         ];
         for (number, (form, code)) in cases.into_iter().enumerate() {
