@@ -86,6 +86,12 @@ pub(crate) struct Cluster {
     /// The code of new objects; by default the widest that the nodes allow.
     #[serde(default, deserialize_with = "code_from_text")]
     pub(crate) code: Option<Code>,
+    /// Whether gateway and nodes talk over RDMA.
+    #[serde(default)]
+    pub(crate) rdma: crate::rails::Use,
+    /// The ports to use, `device` or `device:port`; by default every one that is active.
+    #[serde(default)]
+    pub(crate) rdma_devices: Vec<String>,
 }
 
 /// A day.
@@ -251,6 +257,10 @@ data = "node-00"
         let config = Config::parse(GOOD).unwrap();
         assert_eq!(config.code().unwrap(), Code::ONE_COPY);
         assert_eq!(config.gateway.buffers, Size(96 << 20));
+        assert_eq!(config.cluster.rdma, crate::rails::Use::Auto);
+        let required =
+            Config::parse(&GOOD.replace("[gateway]", "rdma = \"require\"\nrdma_devices = [\"rxe0:1\"]\n[gateway]"));
+        assert_eq!(required.unwrap().cluster.rdma, crate::rails::Use::Require);
     }
 
     #[test]
@@ -260,6 +270,7 @@ data = "node-00"
             ("id = 0", "id = 0\nwieght = 3", "wieght"),
             ("id = 0", "id = 0\nweight = 0", "weight 0"),
             ("[gateway]", "code = \"RS(0,1)\"\n[gateway]", "RS(0,1)"),
+            ("[gateway]", "rdma = \"yes\"\n[gateway]", "auto"),
             ("127.0.0.1:9000", "somewhere", "socket address"),
             ("data = \"gateway\"", "data = \"gateway\"\nbuffers = \"much\"", "no size"),
         ] {

@@ -7,6 +7,7 @@ mod bench;
 mod config;
 mod direct;
 mod identity;
+mod rails;
 mod rdma;
 mod run;
 

@@ -21,7 +21,7 @@ use crate::assemble::{self, DEVICE_FILE, GatewayParts, META_FOLDER, OpenNode, Ro
 use crate::config::{Config, code_for};
 use crate::direct::Direct;
 use crate::identity::{RootCredentials, read_cluster_key, read_or_make_cluster_key};
-use crate::rdma;
+use crate::rails;
 
 /// How long blocking work may take once everything else has ended.
 pub(crate) const SHUTDOWN_BLOCKING_WAIT: Duration = Duration::from_secs(5);
@@ -255,19 +255,24 @@ pub(crate) async fn gateway(arguments: GatewayArguments) -> Result<(), Fatal> {
             .map(|node| NodeEntry { id: NodeId(node.id), weight: node.weight, domain: node.domain.clone() })
             .collect(),
     };
+    let nodes = config.nodes.iter().map(|node| NodeId(node.id)).collect();
+    let calls = rails::Calls::new(&config.cluster, nodes, TcpMessenger::new(peers, TcpOptions::default()))?;
     let gateway = assemble::open_gateway(GatewayParts {
         folder: config.gateway.data.clone(),
         code,
         cluster_map,
         cluster_key,
-        messenger: Arc::new(TcpMessenger::new(peers, TcpOptions::default())),
+        messenger: Arc::clone(&calls.messenger),
         buffers_bytes: config.gateway.buffers.0,
         garbage_grace_seconds: config.gateway.garbage_grace_seconds,
         node_addresses: config.node_addresses(),
         lifecycle_day_seconds: config.gateway.lifecycle_day_seconds,
     })
     .await?;
-    serve_front(socket, gateway, &config.gateway.data, config.gateway.domains, config.gateway.guard, stop).await
+    let served =
+        serve_front(socket, gateway, &config.gateway.data, config.gateway.domains, config.gateway.guard, stop).await;
+    calls.log_counts();
+    served
 }
 
 /// `penstock node`.
@@ -290,7 +295,9 @@ pub(crate) async fn node(arguments: NodeArguments) -> Result<(), Fatal> {
     let open = assemble::open_node(id, node.data.clone(), capacity_bytes, engine, cluster_key, pool).await?;
     let listener = listen(socket, address)?;
     tracing::info!(node = %id, %address, "the node is open");
-    let served = serve_tcp(listener, open.handler.clone(), stop, TcpServerOptions::new(id)).await;
+    let behind = rails::Served::new(&config.cluster, id, open.handler.clone())?;
+    let served = serve_tcp(listener, behind.handler(), stop, TcpServerOptions::new(id)).await;
+    behind.shutdown().await;
     open.store.close().await;
     served.map_err(|error| Fatal::doing(format!("serving {id}"), error))
 }

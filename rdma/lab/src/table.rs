@@ -64,6 +64,30 @@ pub(crate) const TESTS: &[LabTest] = &[
         tidy: true,
     },
     LabTest {
+        name: "verbs on a device",
+        topology: Topology::One,
+        builds: &[What::Test("penstock-verbs", "lab")],
+        plan: Plan::Steps(&[Step {
+            guest: "one",
+            argv: &["{0}", "--ignored", "--test-threads", "1"],
+            when: When::Ended,
+            limit_s: 400,
+        }]),
+        tidy: true,
+    },
+    LabTest {
+        name: "the transport's conformance suite over RDMA, nothing written late, a node that dies",
+        topology: Topology::One,
+        builds: &[What::Test("penstock-rdma-transport", "lab")],
+        plan: Plan::Steps(&[Step {
+            guest: "one",
+            argv: &["{0}", "--ignored", "--test-threads", "1"],
+            when: When::Ended,
+            limit_s: 600,
+        }]),
+        tidy: true,
+    },
+    LabTest {
         name: "the guests of a cluster reach each other",
         topology: CLUSTER,
         builds: &[],

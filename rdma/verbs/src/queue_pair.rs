@@ -65,7 +65,7 @@ pub struct QpOptions {
 pub struct Timing {
     /// An unanswered packet is sent again after 4.096 us x 2^timeout; 1 to 31.
     pub timeout: u8,
-    /// How often; 0 to 7.
+    /// How often; 0 to 6 (soft-RoCE takes 7 to mean for ever, so it is refused).
     pub retry: u8,
     /// How often when the peer has no receive posted; 0 to 6 (7 would be for ever, and is refused).
     pub rnr_retry: u8,
@@ -75,7 +75,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { timeout: 14, retry: 7, rnr_retry: 6, min_rnr_timer: 12 }
+        Self { timeout: 14, retry: 6, rnr_retry: 6, min_rnr_timer: 12 }
     }
 }
 
@@ -132,7 +132,7 @@ impl Connect {
                 .or(in_range(timing.min_rnr_timer <= 31, Attribute::MinRnrTimer)),
             QpState::Rts => in_range(self.send_psn <= NUMBER_MAX, Attribute::SendPsn)
                 .or(in_range((1..=31).contains(&timing.timeout), Attribute::Timeout))
-                .or(in_range(timing.retry <= 7, Attribute::RetryCount))
+                .or(in_range(timing.retry <= 6, Attribute::RetryCount))
                 .or(in_range(timing.rnr_retry <= 6, Attribute::RnrRetry)),
             _ => None,
         }
@@ -512,7 +512,7 @@ mod tests {
         };
         assert_eq!(timing(|t| t.rnr_retry = 7), Some(Attribute::RnrRetry), "for ever is refused");
         assert_eq!(timing(|t| t.timeout = 0), Some(Attribute::Timeout), "for ever is refused");
-        assert_eq!(timing(|t| t.retry = 8), Some(Attribute::RetryCount));
+        assert_eq!(timing(|t| t.retry = 7), Some(Attribute::RetryCount), "for ever on soft-RoCE");
         let of = |change: fn(&mut Connect), to| {
             let mut connect = connect();
             change(&mut connect);

@@ -59,7 +59,7 @@ fn pair() -> Pair {
 
 /// Short waits, for tests in which the peer does not answer.
 fn impatient() -> Timing {
-    Timing { timeout: 12, retry: 2, rnr_retry: 1, min_rnr_timer: 1 }
+    Timing { timeout: 16, retry: 3, rnr_retry: 1, min_rnr_timer: 1 }
 }
 
 fn part(remote: Remote, local: std::ops::Range<usize>) -> Part {
