@@ -22,6 +22,7 @@ use crate::config::{Config, code_for};
 use crate::direct::Direct;
 use crate::identity::{RootCredentials, read_cluster_key, read_or_make_cluster_key};
 use crate::rails;
+use crate::rdma;
 
 /// How long blocking work may take once everything else has ended.
 pub(crate) const SHUTDOWN_BLOCKING_WAIT: Duration = Duration::from_secs(5);
