@@ -58,7 +58,7 @@ impl Executor {
         &self,
         exchange: Exchange<'_>,
         salt: u64,
-    ) -> Result<(NodeReply, Option<BufMut>), Trouble> {
+    ) -> Result<(NodeReply, Option<Buf>), Trouble> {
         let node = exchange.node;
         let outcome = self.exchange_uncounted(exchange, salt).await;
         match &outcome {
@@ -72,7 +72,7 @@ impl Executor {
         &self,
         mut exchange: Exchange<'_>,
         salt: u64,
-    ) -> Result<(NodeReply, Option<BufMut>), Trouble> {
+    ) -> Result<(NodeReply, Option<Buf>), Trouble> {
         let deadline = Instant::now() + self.inner.options.shard_deadline;
         let header = exchange.request.encode();
         let (mut busy, mut closed) = (0, 0);
@@ -94,10 +94,10 @@ impl Executor {
                 landing,
                 deadline: deadline.saturating_duration_since(Instant::now()),
             };
-            let trouble = match self.inner.messenger.call(exchange.node, call).await {
+            let trouble = match self.inner.messenger.call_to_read(exchange.node, call).await {
                 Ok(answer) => match NodeReply::decode(&answer.header) {
                     Ok(NodeReply::Refused { code, message }) => Trouble::new(kind_of(code), message),
-                    Ok(reply) => return Ok((reply, answer.landed)),
+                    Ok(reply) => return Ok((reply, answer.bytes)),
                     Err(error) => Trouble::new(FailureKind::Refused, format!("an answer that can't be read: {error}")),
                 },
                 Err(TransportError::Closed { .. }) if closed < CLOSED_RETRIES_MAX => {

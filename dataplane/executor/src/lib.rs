@@ -68,8 +68,9 @@ pub const PART_READ_SHARD_BYTES: usize = 64 << 10;
 pub const DELETE_NODES_AT_A_TIME: usize = 64;
 /// Up to this many bytes are coded on the async thread: handing over would take longer.
 const CODING_INLINE_BYTES_MAX: usize = 64 << 10;
-/// Up to this many bytes are checked on the async thread, some tens of microseconds of work.
-const CHECK_INLINE_BYTES_MAX: usize = 512 << 10;
+/// Up to this many bytes are checked on the async thread: a CRC of a whole chunk takes some 100 microseconds, as long as
+/// writing it to a socket; waking another thread for it and being woken by it costs the caches as well.
+const CHECK_INLINE_BYTES_MAX: usize = limits::CHUNK_BYTES;
 
 /// The times and sizes that tests change, and maybe operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

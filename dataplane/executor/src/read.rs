@@ -249,7 +249,7 @@ impl Executor {
         if shard_bytes as usize != reading.layout.shard_bytes {
             return corrupt(format!("has a shard of {shard_bytes} bytes, not {}", reading.layout.shard_bytes));
         }
-        let landed = landed.map_or_else(Buf::new, BufMut::freeze);
+        let landed = landed.unwrap_or_default();
         if landed.len() != span.len() {
             return corrupt(format!("sent {} bytes of {}", landed.len(), span.len()));
         }

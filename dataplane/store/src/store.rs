@@ -162,14 +162,17 @@ impl ShardStore {
                 tracing::error!(key = %record.key, device_offset, %error, "a shard can't be read");
             }
         })?;
-        let blocks = cover.chunks(CRC_BLOCK_BYTES).zip(&record.blocks[first..]);
-        let bad = blocks.enumerate().find(|(_, (block, crc))| crc32c::crc32c(block) != **crc);
-        let what = if let Some((index, _)) = bad {
-            Some(format!("block {} does not have its CRC32C", first + index))
-        } else if length == record.length as usize && penstock_digest::crc64nvme(&cover) != record.crc64 {
-            Some("the whole does not have its CRC64NVME".to_owned())
+        let blocks = || cover.chunks(CRC_BLOCK_BYTES).zip(&record.blocks[first..]);
+        let bad_block = || {
+            let bad = blocks().position(|(block, crc)| penstock_digest::crc32c(block) != *crc);
+            bad.map(|index| format!("block {} does not have its CRC32C", first + index))
+        };
+        let what = if length == record.length as usize {
+            // The sum of the whole says all; those of its blocks say only where it is wrong.
+            (penstock_digest::crc64nvme(&cover) != record.crc64)
+                .then(|| bad_block().unwrap_or_else(|| "the whole does not have its CRC64NVME".to_owned()))
         } else {
-            None
+            bad_block()
         };
         if let Some(what) = what {
             counters.corrupt_reads.add(1);

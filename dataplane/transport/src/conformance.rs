@@ -80,6 +80,7 @@ pub async fn run_all(fixture: &dyn Fixture) -> Vec<Broken> {
         headers_of_every_length_come_back,
         payloads_arrive_whole_and_in_order,
         answers_land_in_the_callers_own_buffer,
+        what_is_only_read_is_what_was_sent,
         pushes_follow_one_another,
         nothing_lands_past_the_room_for_it,
         payload_may_be_left_alone,
@@ -326,6 +327,27 @@ async fn answers_land_in_the_callers_own_buffer(bench: &Bench) -> Verdict {
         expect(answer.landed.is_some_and(|l| l.as_ptr() == address), "it landed in another buffer")?;
     }
     Ok(())
+}
+
+async fn what_is_only_read_is_what_was_sent(bench: &Bench) -> Verdict {
+    let read = async |header: Vec<u8>, outgoing: Vec<Buf>, landing: Option<BufMut>| {
+        let call = Call { header: header.into(), outgoing, landing, deadline: PLENTY };
+        bench.messenger.call_to_read(NODE, call).await.map_err(|error| error.to_string())
+    };
+    for length in LENGTHS {
+        let landing = bench.landing((length + 33).min(PAYLOAD_BYTES_MAX))?;
+        let answer = read(vec![op::ECHO], vec![bench.outgoing(length, 12)?], Some(landing)).await?;
+        expect(answer.bytes.is_some_and(|bytes| bytes[..] == pattern(length, 12)), &format!("{length} bytes differ"))?;
+    }
+    let answer = read(vec![op::TWO_PUSHES], vec![], Some(bench.landing(2000)?)).await?;
+    let both = [pattern(1000, 1), pattern(77, 2)].concat();
+    expect(answer.bytes.is_some_and(|bytes| bytes[..] == both), "two pushes came as something else")?;
+    expect(answer.header == (2000usize - 1077).to_le_bytes().to_vec(), "the handler sees the wrong room left")?;
+    let answer = read(vec![op::OVERFLOW], vec![], Some(bench.landing(100)?)).await?;
+    expect(answer.header[..] == [1], "what has no room was not refused")?;
+    expect(answer.bytes.is_some_and(|bytes| bytes[..] == pattern(5, 9)), "what was refused came all the same")?;
+    let answer = read(vec![op::NAME], vec![], None).await?;
+    expect(answer.bytes.is_none(), "bytes came from nowhere")
 }
 
 async fn pushes_follow_one_another(bench: &Bench) -> Verdict {

@@ -106,6 +106,15 @@ pub struct Answer {
     pub landed: Option<BufMut>,
 }
 
+/// What a node answered a caller that only reads what came.
+#[derive(Debug)]
+pub struct Reading {
+    /// The reply, encoded.
+    pub header: Bytes,
+    /// What came; it may be memory of the sender's that both only read. `None` when the call had no landing buffer.
+    pub bytes: Option<Buf>,
+}
+
 /// The caller's side.
 #[async_trait]
 pub trait Messenger: Send + Sync + 'static {
@@ -115,12 +124,27 @@ pub trait Messenger: Send + Sync + 'static {
     /// # Errors
     /// [`TransportError`]; see the crate's page on what it says of whether the call was executed.
     async fn call(&self, node: NodeId, call: Call) -> Result<Answer, TransportError>;
+
+    /// As [`Messenger::call`], for a caller that does not mind where the answer's payload lies: a transport within one
+    /// process hands on the sender's buffer instead of copying it. The call's landing buffer bounds the answer all the
+    /// same.
+    ///
+    /// # Errors
+    /// As [`Messenger::call`].
+    async fn call_to_read(&self, node: NodeId, call: Call) -> Result<Reading, TransportError> {
+        let Answer { header, landed } = self.call(node, call).await?;
+        Ok(Reading { header, bytes: landed.map(BufMut::freeze) })
+    }
 }
 
 #[async_trait]
 impl<M: Messenger + ?Sized> Messenger for Arc<M> {
     async fn call(&self, node: NodeId, call: Call) -> Result<Answer, TransportError> {
         (**self).call(node, call).await
+    }
+
+    async fn call_to_read(&self, node: NodeId, call: Call) -> Result<Reading, TransportError> {
+        (**self).call_to_read(node, call).await
     }
 }
 

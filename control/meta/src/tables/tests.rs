@@ -6,6 +6,7 @@ mod basics;
 mod crash;
 mod golden;
 mod listing;
+mod listing_scale;
 mod many_parts;
 mod races;
 mod send;

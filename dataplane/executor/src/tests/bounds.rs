@@ -2,6 +2,8 @@
 
 use penstock_proto::limits::CHUNK_BYTES;
 
+use penstock_transport::{Answer, Call, TransportError};
+
 use super::node::Fault;
 use super::*;
 
@@ -44,11 +46,30 @@ async fn a_cancelled_read_gives_its_buffers_back() {
     cluster.expect_no_buffers_in_use().await;
 }
 
+/// Nodes elsewhere: what they send lands in the executor's memory.
+struct Elsewhere(MemTransport);
+
+#[async_trait::async_trait]
+impl Messenger for Elsewhere {
+    async fn call(&self, node: NodeId, call: Call) -> Result<Answer, TransportError> {
+        self.0.call(node, call).await
+    }
+}
+
+#[tokio::test]
+async fn a_stripe_of_nodes_in_this_process_is_read_where_it_lies() {
+    let cluster = Cluster::new(6, patient());
+    let (target, data) = (target(code(4, 2)), bytes(CHUNK_BYTES));
+    let stored = cluster.store(&target, &data).await;
+    let pieces = cluster.executor.read_stripe(&target, &stored, 0..CHUNK_BYTES as u32).await.unwrap();
+    assert_eq!((cluster.pool.stats().in_use_bytes, super::joined(&pieces) == data), (0, true));
+}
+
 #[tokio::test]
 async fn a_stripe_takes_the_memory_it_says() {
     for code in [code(10, 4), code(4, 2), Code::ONE_COPY] {
         let put_bytes = CHUNK_BYTES + code.m() * code.shard_bytes(CHUNK_BYTES).next_multiple_of(4096);
-        let cluster = Cluster::new(code.n(), patient());
+        let cluster = Cluster::over(code.n(), patient(), |transport| Arc::new(Elsewhere(transport)));
         let (target, data) = (target(code), bytes(CHUNK_BYTES));
         let stored = cluster.store(&target, &data).await;
         assert_eq!(cluster.pool.stats().peak_bytes, put_bytes, "{code}");

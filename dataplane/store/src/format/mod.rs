@@ -56,11 +56,11 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 /// Writes the CRC32C of all that precedes into the last four bytes.
 fn seal_crc32c(block: &mut [u8]) {
     let at = block.len() - 4;
-    let crc = crc32c::crc32c(&block[..at]);
+    let crc = penstock_digest::crc32c(&block[..at]);
     set(block, at, crc.to_le_bytes());
 }
 
 fn crc32c_holds(block: &[u8]) -> bool {
     let at = block.len() - 4;
-    crc32c::crc32c(&block[..at]) == u32_at(block, at)
+    penstock_digest::crc32c(&block[..at]) == u32_at(block, at)
 }

@@ -44,7 +44,7 @@ pub(crate) struct Record {
 impl Record {
     /// The record of a shard that is not placed yet. Costs a pass over the data.
     pub(crate) fn put(key: ShardKey, data: &[u8], crc64: u64) -> Self {
-        let blocks = data.chunks(CRC_BLOCK_BYTES).map(crc32c::crc32c).collect();
+        let blocks = data.chunks(CRC_BLOCK_BYTES).map(penstock_digest::crc32c).collect();
         Self { kind: RecordKind::Put, key, length: data.len() as u32, payload_offset: 0, crc64, blocks }
     }
 
@@ -108,6 +108,6 @@ impl Record {
     /// Whether `payload` is what this record was made from, by its CRC32Cs.
     pub(crate) fn matches(&self, payload: &[u8]) -> bool {
         payload.len() == self.length as usize
-            && payload.chunks(CRC_BLOCK_BYTES).map(crc32c::crc32c).eq(self.blocks.iter().copied())
+            && payload.chunks(CRC_BLOCK_BYTES).map(penstock_digest::crc32c).eq(self.blocks.iter().copied())
     }
 }
