@@ -29,8 +29,8 @@ pub struct LoadArguments {
     #[arg(long, default_value = "load/")]
     pub prefix: String,
     /// put, get, head, list or delete; or a mix of them, as in put=20,get=80
-    #[arg(long, default_value = "get")]
-    pub mix: String,
+    #[arg(long)]
+    pub mix: Option<String>,
     /// Bytes of an object.
     #[arg(long, default_value_t = 4096)]
     pub size: u64,
@@ -108,7 +108,7 @@ impl LoadArguments {
             region: self.region.clone(),
             bucket: self.bucket.clone(),
             prefix: self.prefix.clone(),
-            mix: self.mix.parse::<Mix>()?,
+            mix: self.mix.as_deref().unwrap_or("get").parse::<Mix>()?,
             sizes,
             objects: self.objects,
             connections: self.connections,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use penstock_meta::kv::FjallKv;
-use penstock_meta::tables::{HeadersRow, Layout, ObjectRow, Preconditions, Tables};
+use penstock_meta::tables::{HeadersRow, Layout, LockRow, ObjectRow, Preconditions, Tables, VersionRow};
 
 const FOLDERS: usize = 1000;
 const WRITERS: usize = 512;
@@ -19,7 +19,10 @@ fn row() -> ObjectRow {
         storage_class: "STANDARD".to_owned(),
         checksum: None,
         parts: None,
+        version: VersionRow::default(),
         headers: HeadersRow::default(),
+        tags: Vec::new(),
+        lock: LockRow::default(),
         upload_id: None,
         layout: Layout::Empty,
     }
