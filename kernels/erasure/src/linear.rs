@@ -112,8 +112,8 @@ impl Linear {
     }
 }
 
-/// Shards by index.
-pub(crate) type Listed<'a> = [Option<&'a [u8]>; SHARDS_MAX];
+/// Shards by index, one for each of the code: zeroing room for the largest code would take longer than decoding 64 KiB.
+pub(crate) type Listed<'a> = SmallVec<[Option<&'a [u8]>; LISTED_INLINE]>;
 
 /// The shards that are present, by index, once the arguments of a reconstruction are known to be sound.
 pub(crate) fn checked_shards<'a>(
@@ -121,7 +121,7 @@ pub(crate) fn checked_shards<'a>(
     present: &[(usize, &'a [u8])],
     wanted: &[(usize, &mut [u8])],
 ) -> Result<Listed<'a>, ErasureError> {
-    let mut shards: Listed<'a> = [None; SHARDS_MAX];
+    let mut shards: Listed<'a> = SmallVec::from_elem(None, total);
     for &(index, shard) in present {
         expect_index(index, total)?;
         if shards[index].replace(shard).is_some() {
@@ -135,12 +135,14 @@ pub(crate) fn checked_shards<'a>(
 
 /// Every index is below `total`, and none occurs twice.
 pub(crate) fn expect_distinct(total: usize, indices: impl Iterator<Item = usize>) -> Result<(), ErasureError> {
-    let mut seen = [false; SHARDS_MAX];
+    let mut seen = [0u64; SHARDS_MAX.div_ceil(u64::BITS as usize)];
     for index in indices {
         expect_index(index, total)?;
-        if std::mem::replace(&mut seen[index], true) {
+        let (word, bit) = (&mut seen[index / 64], 1 << (index % 64));
+        if *word & bit != 0 {
             return Err(ErasureError::DuplicateShard { index });
         }
+        *word |= bit;
     }
     Ok(())
 }
