@@ -7,12 +7,16 @@
 //! the sake of the pad it would have to find 8 MiB. So where the pad would make the block the next size, it is not in
 //! memory at all ([`crate::layout::ZEROS`] stands for it).
 //!
+//! Parity shards start an odd number of cache lines into their pages, each another number: streams that all start at one
+//! offset of a page compete for the same sets of the first-level cache. Data shards are where the chunk has them. All are
+//! aligned to 64 bytes, as the kernels want it for stores past the caches.
+//!
 //! A chunk is filled by one owner ([`ChunkBuf`]), then sealed ([`SealedChunk`]): from there on its bytes are shared and
 //! never change, so that whoever hashes them and whoever encodes and stores them do so at the same time, from the same
 //! memory.
 
 use bytes::Bytes;
-use penstock_buf::{Buf, BufMut, BufPool};
+use penstock_buf::{Buf, BufMut, BufPool, PAGE_BYTES};
 use penstock_proto::{Code, limits};
 
 use crate::error::ExecutorError;
@@ -21,6 +25,9 @@ use crate::error::ExecutorError;
 const PAD_IN_PLACE_BYTES_MAX: usize = 1 << 20;
 /// Up to this length the parity shards of a stripe share a buffer.
 const PARITY_TOGETHER_BYTES_MAX: usize = 64 << 10;
+
+/// What staggering counts in, and what a code's shards are padded to.
+const CACHE_LINE_BYTES: usize = 64;
 
 /// A chunk in the making, with room for its parity. Owned by one task; fill it, then write it.
 #[derive(Debug)]
@@ -90,6 +97,14 @@ fn parity_block_bytes(code: Code, chunk_bytes_max: usize) -> Vec<usize> {
     }
 }
 
+/// Where in its buffer a parity shard starts, where each has a buffer: staggered if the shard's last page has room for it,
+/// since for a page more the pool might have to find a block of twice the size.
+fn parity_start_bytes(row: usize, shard_bytes: usize) -> usize {
+    let start = (2 * row + 1) * CACHE_LINE_BYTES;
+    let fits = (start + shard_bytes).div_ceil(PAGE_BYTES) == shard_bytes.div_ceil(PAGE_BYTES);
+    if fits { start } else { 0 }
+}
+
 impl ChunkBuf {
     /// Takes the memory of a chunk of up to `chunk_bytes_max` bytes, which is 1 to [`limits::CHUNK_BYTES`]. The caller
     /// bounds the wait.
@@ -97,8 +112,11 @@ impl ChunkBuf {
         let wait = limits::STRIPE_DEADLINE;
         let data = pool.acquire(data_block_bytes(code, chunk_bytes_max), wait).await?;
         let mut parity = Vec::with_capacity(code.m());
-        for bytes in parity_block_bytes(code, chunk_bytes_max) {
-            parity.push(pool.acquire(bytes, wait).await?);
+        let lengths = parity_block_bytes(code, chunk_bytes_max);
+        let together = lengths.len() < code.m();
+        for (row, bytes) in lengths.into_iter().enumerate() {
+            let start = if together { 0 } else { parity_start_bytes(row, bytes) };
+            parity.push(pool.acquire(start + bytes, wait).await?.split_off(start));
         }
         Ok(Self { code, chunk_bytes_max, len: 0, data, parity })
     }
@@ -193,6 +211,31 @@ mod tests {
             assert!(parity.iter().all(|bytes| *bytes <= 4 << 20), "{code}: {parity:?}");
             assert_eq!(parity.iter().sum::<usize>(), m * code.shard_bytes(limits::CHUNK_BYTES));
         }
+    }
+
+    #[tokio::test]
+    async fn shards_of_a_full_chunk_are_aligned_and_spread_over_the_offsets_of_pages() {
+        let pool = BufPool::new(penstock_buf::PoolOptions { capacity_bytes: 64 << 20, huge_pages: false }).unwrap();
+        for (k, m) in [(10, 4), (20, 4)] {
+            let code = Code::new(k, m).unwrap();
+            let mut chunk = ChunkBuf::acquire(&pool, code, limits::CHUNK_BYTES).await.unwrap();
+            let filled = chunk.remaining();
+            chunk.advance(filled);
+            let shard = code.shard_bytes(filled);
+            let SealedChunk { data, parity, .. } = chunk.seal();
+            assert!(parity.iter().all(|parity| parity.len() == shard));
+            let starts = (0..code.k()).map(|i| data.as_ptr().addr() + i * shard);
+            let starts: Vec<usize> = starts.chain(parity.iter().map(|parity| parity.as_ptr().addr())).collect();
+            assert!(starts.iter().all(|start| start % CACHE_LINE_BYTES == 0), "{code}: {starts:?}");
+            let sharing =
+                |start: &usize| starts.iter().filter(|other| *other % PAGE_BYTES == start % PAGE_BYTES).count();
+            assert!(starts.iter().all(|start| sharing(start) <= 2), "{code}: {starts:?}");
+            // And that costs no page.
+            let pages = filled.next_multiple_of(PAGE_BYTES) + code.m() * shard.next_multiple_of(PAGE_BYTES);
+            assert_eq!(pool.stats().in_use_bytes, pages, "{code}");
+        }
+        assert_eq!(pool.stats().in_use_bytes, 0, "all of it went back");
+        assert_eq!(parity_start_bytes(0, 1 << 20), 0, "whole pages are left as they are");
     }
 
     #[test]

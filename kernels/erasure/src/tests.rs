@@ -50,6 +50,26 @@ pub(crate) fn stripe(code: &dyn Code, bytes: usize) -> Vec<Vec<u8>> {
     shards
 }
 
+/// Few enough for an interpreter (`./dev miri`), which also looks for undefined behaviour.
+#[test]
+fn small_stripes() {
+    for tier in tiers() {
+        let codes: [Box<dyn Code>; 2] = [
+            Box::new(ReedSolomon::with_tier(3, 2, tier).unwrap()),
+            Box::new(crate::Lrc::with_tier(4, 2, 1, tier).unwrap()),
+        ];
+        for code in codes {
+            for bytes in [1, 17, 40] {
+                let shards = stripe(&*code, bytes);
+                let survivors: Vec<usize> = (1..code.total_shards()).collect();
+                check_rebuild(&*code, &shards, &survivors, &[0]);
+                let (data, parity) = shards.split_at(code.data_shards());
+                assert!(code.verify(&slices(data), &slices(parity)).unwrap());
+            }
+        }
+    }
+}
+
 /// Rebuilds `lost` from `survivors` and compares.
 pub(crate) fn check_rebuild(code: &dyn Code, shards: &[Vec<u8>], survivors: &[usize], lost: &[usize]) {
     let present: Vec<(usize, &[u8])> = survivors.iter().map(|&i| (i, &shards[i][..])).collect();

@@ -30,7 +30,7 @@
 //! PENSTOCK_REQUIRE_TIERS=neon CARGO_TARGET_DIR=target/aarch64-test \
 //! cargo test -p penstock-gf256 --lib --target aarch64-unknown-linux-gnu -- --skip variable_forces_a_tier
 //!
-//! CARGO_TARGET_DIR=target/miri cargo +nightly miri test -p penstock-gf256 --lib --ignore-rust-version -- small_products
+//! ./dev miri
 //! ```
 //!
 //! **How it fails.** Regions of unequal length, or a count that disagrees with the matrix, are programmer errors and
