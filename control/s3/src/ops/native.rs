@@ -125,6 +125,7 @@ async fn get(call: &Call) -> Result<Answer, Failure> {
         Ok(planned) => planned,
         Err(error) => return Err(read_failure(call, request, error).await),
     };
+    let size_bytes = read.info.size_bytes;
     let mut answer = read_answer(call, request.part_number, read)?;
     let status = answer.status();
     let headers = answer.headers_mut();
@@ -132,6 +133,7 @@ async fn get(call: &Call) -> Result<Answer, Failure> {
         Ok(plan) => {
             headers.insert(PLAN_HEADER, HeaderValue::from_static("get"));
             headers.insert(REPLY_HEADER, HeaderValue::from(status.as_u16()));
+            headers.insert(HeaderName::from_static(OBJECT_BYTES), HeaderValue::from(size_bytes));
             headers.insert(CONTENT_LENGTH, HeaderValue::from(plan.len()));
             *answer.body_mut() = AnswerBody::Whole(plan.into());
         }

@@ -1,0 +1,269 @@
+//! Plans, carried out: the executor in this process reads and writes the shards, straight from and to the nodes.
+
+use std::ops::Range;
+
+use futures::{StreamExt, stream};
+use penstock_buf::{Buf, BufMut};
+use penstock_digest::crc64nvme_combine;
+use penstock_executor::{StripeStored, StripeTarget, StripeWritten};
+use penstock_proto::limits;
+use penstock_proto::plan::{CommitStripe, Crc64, GROUP_STRIPES, ReadPlan, Record, WriteCommit, WritePlan};
+
+use crate::client::{Client, PROTOCOL, Request};
+use crate::error::ClientError;
+use crate::object::{ObjectInfo, crc64_text};
+use crate::plain::{Opened, Sink, known};
+
+/// Plans for one read that may fail before the rest goes over HTTP: nodes that were restarted, a plan whose time ran out.
+const PLAN_TRIES_MAX: u32 = 2;
+/// Reads up to this long land in one piece of memory.
+const CONTIGUOUS_BYTES_MAX: u64 = 8 << 20;
+
+/// What is to be read of one stripe.
+struct StripeJob {
+    target: StripeTarget,
+    stored: StripeStored,
+    range: Range<u32>,
+}
+
+/// What a PUT by plan came to.
+pub(crate) enum Planned {
+    /// Done: the ETag and the CRC64NVME.
+    Done(String, u64),
+    /// To be sent with the request instead.
+    Declined(&'static str),
+}
+
+impl Client {
+    /// Reads `range` by `plan`, by further plans where that does not reach, and over HTTP what nodes do not give.
+    pub(crate) async fn read_by_plan(
+        &self,
+        bucket: &str,
+        key: &str,
+        info: &ObjectInfo,
+        range: Range<u64>,
+        mut plan: ReadPlan,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), ClientError> {
+        let inner = &*self.inner;
+        let (mut at, mut failures) = (range.start, 0);
+        loop {
+            let before = at;
+            let outcome = self.run_read(&plan, range.end, &mut at, sink).await;
+            if at > before {
+                failures = 0;
+            }
+            // A plan that covers nothing of what is left is no better than none.
+            let outcome = match outcome {
+                Ok(()) if at == before => Err(inner.protocol("a plan that covers nothing of what was asked for")),
+                outcome => outcome,
+            };
+            if let Err(error) = outcome {
+                failures += 1;
+                tracing::warn!(bucket, key, at, %error, "a plan could not be carried out");
+                if failures >= PLAN_TRIES_MAX {
+                    if inner.options.require_plan || inner.options.require_rdma {
+                        return Err(error);
+                    }
+                    inner.stats.fallback("nodes");
+                    return self.read_http(bucket, key, info, at..range.end, None, sink).await;
+                }
+            }
+            if at >= range.end {
+                inner.stats.count(|stats| stats.by_plan += 1);
+                return Ok(());
+            }
+            plan = match self.open(bucket, key, Some(at..range.end), Some(&info.etag), true).await? {
+                Opened::Plan { plan, .. } => plan,
+                Opened::Http { answer, .. } => {
+                    return self.read_http(bucket, key, info, at..range.end, Some(answer), sink).await;
+                }
+            };
+        }
+    }
+
+    /// Reads what the plan covers from `at` on, which moves with what has been read.
+    async fn run_read(&self, plan: &ReadPlan, end: u64, at: &mut u64, sink: &mut Sink<'_>) -> Result<(), ClientError> {
+        let inner = &*self.inner;
+        let jobs = jobs(plan, *at..end.min(plan.end)).map_err(|reason| inner.protocol(reason))?;
+        inner.messenger.learn(&plan.nodes);
+        let mut landings = self.landings(&jobs, sink).await;
+        let reads: Vec<_> =
+            jobs.iter()
+                .map(|job| {
+                    let landing = landings.pop();
+                    async move {
+                        inner.executor.read_stripe_into(&job.target, &job.stored, job.range.clone(), landing).await
+                    }
+                })
+                .collect();
+        let mut reads = stream::iter(reads).buffered(inner.options.parallel_max.max(1));
+        while let Some(pieces) = reads.next().await {
+            for piece in pieces? {
+                *at += piece.len() as u64;
+                self.take_in(piece, sink);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_in(&self, piece: Buf, sink: &mut Sink<'_>) {
+        match sink {
+            Sink::Body(body) => body.push(piece),
+            Sink::Slice(into, filled) => {
+                into[*filled..*filled + piece.len()].copy_from_slice(&piece);
+                *filled += piece.len();
+                self.inner.stats.count(|stats| stats.copied_bytes += piece.len() as u64);
+            }
+        }
+    }
+
+    /// Room for all jobs side by side, last first, where that is short enough and there is some now; else none, and each
+    /// finds its own.
+    async fn landings(&self, jobs: &[StripeJob], sink: &Sink<'_>) -> Vec<BufMut> {
+        let bytes = |job: &StripeJob| (job.range.end - job.range.start) as usize;
+        let total: usize = jobs.iter().map(bytes).sum();
+        if matches!(sink, Sink::Slice(..)) || total as u64 > CONTIGUOUS_BYTES_MAX {
+            return Vec::new();
+        }
+        let Some(mut rest) = self.inner.buffers.try_acquire(total) else { return Vec::new() };
+        let mut landings = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let tail = rest.split_off(bytes(job));
+            landings.push(std::mem::replace(&mut rest, tail));
+        }
+        landings.reverse();
+        landings
+    }
+
+    /// A PUT or UploadPart by plan: `request` is the one that would carry the body, without it.
+    pub(crate) async fn put_by_plan(&self, request: &Request<'_>, data: &[u8]) -> Result<Planned, ClientError> {
+        let inner = &*self.inner;
+        if !inner.is_native(request.bucket).await? {
+            return Ok(Planned::Declined("server"));
+        }
+        let native = |plan: &str| {
+            let mut request = Request { body: Vec::new(), ..request.clone() };
+            request.headers.retain(|(name, _)| !name.starts_with("x-amz-checksum-"));
+            request.headers.push(("x-amz-rdma-plan", plan.to_owned()));
+            request.headers.push(("x-amz-rdma-protocol", PROTOCOL.to_owned()));
+            request
+        };
+        let mut asking = native("put");
+        asking.headers.push(("x-amz-rdma-object-bytes", data.len().to_string()));
+        let answer = match inner.send(&asking).await {
+            Ok(answer) => answer,
+            Err(ClientError::Server { status: 501, code, .. }) if code.starts_with("Declined:") => {
+                return Ok(Planned::Declined(known(code.trim_start_matches("Declined:"))));
+            }
+            Err(error) => return Err(error),
+        };
+        if answer.head.header("x-amz-rdma-plan") != Some("put") {
+            return Err(inner.protocol("a request for a plan was answered without one"));
+        }
+        let (_, body) = inner.whole(answer, limits::PLAN_BYTES_MAX).await?;
+        let plan = WritePlan::decode(&body).map_err(|error| inner.protocol(error))?;
+        let (commit, crc64) = match self.run_write(&plan, data).await {
+            Ok(done) => done,
+            Err(ClientError::Nodes(error)) => {
+                tracing::warn!(bucket = request.bucket, key = request.key, %error, "a body could not be stored by plan");
+                if inner.options.require_plan || inner.options.require_rdma {
+                    return Err(ClientError::Nodes(error));
+                }
+                return Ok(Planned::Declined("nodes"));
+            }
+            Err(error) => return Err(error),
+        };
+        let commit = commit.encode().map_err(|error| inner.protocol(error))?;
+        let mut committing = native("commit");
+        committing.headers.push(("x-amz-checksum-crc64nvme", crc64_text(crc64)));
+        committing.body = vec![&commit];
+        let answer = inner.send(&committing).await?;
+        let etag = answer.head.header("etag").unwrap_or_default().trim_matches('"').to_owned();
+        inner.whole(answer, limits::XML_BODY_BYTES_MAX).await?;
+        inner.stats.count(|stats| stats.by_plan += 1);
+        Ok(Planned::Done(etag, crc64))
+    }
+
+    async fn run_write(&self, plan: &WritePlan, data: &[u8]) -> Result<(WriteCommit, u64), ClientError> {
+        let inner = &*self.inner;
+        let wrong = |reason: &str| inner.protocol(format!("a plan that makes no sense: {reason}"));
+        if plan.size_bytes != data.len() as u64 || plan.chunk_bytes as usize != limits::CHUNK_BYTES {
+            return Err(wrong("another body or chunk length"));
+        }
+        if plan.groups.len() != data.len().div_ceil(limits::CHUNK_BYTES).div_ceil(GROUP_STRIPES as usize) {
+            return Err(wrong("another number of groups"));
+        }
+        inner.messenger.learn(&plan.nodes);
+        let writes: Vec<_> = data
+            .chunks(limits::CHUNK_BYTES)
+            .zip(0u32..)
+            .map(|(chunk, stripe)| async move {
+                let target = StripeTarget {
+                    data: plan.data,
+                    stripe,
+                    code: plan.code,
+                    nodes: plan.groups[(stripe / GROUP_STRIPES) as usize].clone(),
+                    capability: plan.capability,
+                };
+                let mut buffer = inner.executor.chunk_buffer(plan.code, chunk.len()).await?;
+                buffer.extend_from_slice(chunk);
+                inner.stats.count(|stats| stats.copied_bytes += chunk.len() as u64);
+                let written = inner.executor.write_stripe(&target, buffer).await?;
+                Ok::<_, ClientError>((chunk.len(), written))
+            })
+            .collect();
+        let mut writes = stream::iter(writes).buffered(inner.options.parallel_max.max(1));
+        let (mut stripes, mut crc64) = (Vec::new(), 0);
+        while let Some(done) = writes.next().await {
+            let (chunk_bytes, StripeWritten { shard_crc64s, chunk_crc64, receipts, .. }) = done?;
+            crc64 = match stripes.is_empty() {
+                true => chunk_crc64,
+                false => crc64nvme_combine(crc64, chunk_crc64, chunk_bytes as u64),
+            };
+            let shard_crc64s = shard_crc64s.into_iter().map(Crc64).collect();
+            stripes.push(CommitStripe { chunk_bytes: chunk_bytes as u32, shard_crc64s, receipts });
+        }
+        Ok((WriteCommit { ticket: plan.ticket.clone(), stripes }, crc64))
+    }
+}
+
+/// The stripes of a plan that `wanted` touches, in order. They cover it without a gap, or the plan makes no sense.
+fn jobs(plan: &ReadPlan, wanted: Range<u64>) -> Result<Vec<StripeJob>, String> {
+    let mut jobs = Vec::new();
+    let mut at = wanted.start;
+    for run in &plan.runs {
+        for group in &run.groups {
+            for (stripe, number) in group.stripes.iter().zip(group.first_stripe..) {
+                let overflow = || "a plan whose numbers overflow".to_owned();
+                let begin = u64::from(number).checked_mul(u64::from(run.chunk_bytes)).ok_or_else(overflow)?;
+                let begin = run.offset.checked_add(begin).ok_or_else(overflow)?;
+                let end = begin.checked_add(u64::from(stripe.chunk_bytes)).ok_or_else(overflow)?;
+                if end <= at || begin >= wanted.end {
+                    continue;
+                }
+                if begin > at {
+                    return Err(format!("a plan with a gap at byte {at}"));
+                }
+                let range = (at - begin) as u32..(end.min(wanted.end) - begin) as u32;
+                at = end.min(wanted.end);
+                jobs.push(StripeJob {
+                    target: StripeTarget {
+                        data: run.data,
+                        stripe: number,
+                        code: run.code,
+                        nodes: group.nodes.clone(),
+                        capability: run.capability,
+                    },
+                    stored: StripeStored {
+                        shard_crc64s: stripe.shard_crc64s.iter().map(|crc64| crc64.0).collect(),
+                        missing: stripe.missing,
+                        chunk_bytes: stripe.chunk_bytes,
+                    },
+                    range,
+                });
+            }
+        }
+    }
+    if at < wanted.end { Err(format!("a plan that ends at byte {at}")) } else { Ok(jobs) }
+}

@@ -1,0 +1,53 @@
+//! What a client has moved, how, and why not otherwise.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
+/// Counts since the client was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientStats {
+    /// Requests sent, retries included.
+    pub requests: u64,
+    /// Of those, the ones that were sent again.
+    pub retries: u64,
+    /// Bodies taken up again in their middle.
+    pub resumed: u64,
+    /// Connections made to the server.
+    pub connections: u64,
+    /// Payload bytes read, by transport: `http`, or that by which nodes were reached (`tcp`, `rdma`).
+    pub read_bytes: BTreeMap<&'static str, u64>,
+    /// Payload bytes written, by transport.
+    pub written_bytes: BTreeMap<&'static str, u64>,
+    /// Payload bytes copied in this process after they had landed (reads) or before they were sent (writes).
+    pub copied_bytes: u64,
+    /// Reads and bodies carried out by plan.
+    pub by_plan: u64,
+    /// Those that went over HTTP, by the reason.
+    pub fallbacks: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters(Mutex<ClientStats>);
+
+impl Counters {
+    pub(crate) fn count(&self, change: impl FnOnce(&mut ClientStats)) {
+        change(&mut self.0.lock());
+    }
+
+    pub(crate) fn read(&self, transport: &'static str, bytes: u64) {
+        self.count(|stats| *stats.read_bytes.entry(transport).or_default() += bytes);
+    }
+
+    pub(crate) fn written(&self, transport: &'static str, bytes: u64) {
+        self.count(|stats| *stats.written_bytes.entry(transport).or_default() += bytes);
+    }
+
+    pub(crate) fn fallback(&self, reason: &'static str) {
+        self.count(|stats| *stats.fallbacks.entry(reason).or_default() += 1);
+    }
+
+    pub(crate) fn snapshot(&self) -> ClientStats {
+        self.0.lock().clone()
+    }
+}

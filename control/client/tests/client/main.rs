@@ -1,0 +1,8 @@
+//! The client against a real server: by plan, over HTTP, and when things go wrong.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
+
+mod house;
+mod http;
+mod plans;
+mod trouble;
