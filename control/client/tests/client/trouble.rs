@@ -131,6 +131,8 @@ fn plan_put(access_key: &str, key: &str) -> PlanPut {
         storage_class: "STANDARD".to_owned(),
         conditions: Conditions::default(),
         digests: BodyDigests::default(),
+        tags: Default::default(),
+        lock: Default::default(),
     }
 }
 
