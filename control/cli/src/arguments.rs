@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Node(NodeArguments),
     /// Make the key that gateway and nodes share.
     ClusterKey(ClusterKeyArguments),
+    /// Look at this machine and say what is well, what is not, and what to do about it.
+    Doctor(crate::doctor::Doctor),
     /// Benchmarks against peers and against what the machine can do at all (`penstock bench --help`).
     #[command(disable_help_flag = true, disable_version_flag = true)]
     Bench(BenchArguments),

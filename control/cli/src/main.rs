@@ -6,6 +6,7 @@ mod assemble;
 mod bench;
 mod config;
 mod direct;
+mod doctor;
 mod identity;
 mod rails;
 mod rdma;
@@ -40,6 +41,9 @@ fn main() -> ExitCode {
         eprintln!("penstock: {}", bench::run(&bench.arguments));
         return ExitCode::FAILURE;
     }
+    if let Command::Doctor(arguments) = &arguments.command {
+        return if doctor::run(arguments) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("PENSTOCK_LOG")
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
             Command::Gateway(gateway) => run::gateway(gateway).await,
             Command::Node(node) => run::node(node).await,
             Command::ClusterKey(key) => identity::make_cluster_key_file(&key.out),
+            Command::Doctor(_) => unreachable!("the doctor has been"),
             Command::Bench(_) => unreachable!("the benchmarks have been run"),
         }
     });

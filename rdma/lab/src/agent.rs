@@ -1,9 +1,12 @@
 //! The program in a guest that does what the lab orders: it runs programs and reports what they say and how they end.
-//! It is process 1 there. When the control channel closes, the lab is gone, and the agent switches the power off.
+//! It is process 1 there. When the control channel closes, the lab is gone, and the agent switches the power off. On the
+//! host's own kernel (host.rs) it is a process like others, and just ends.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
@@ -29,12 +32,27 @@ struct Running {
 
 type Shared<T> = Arc<Mutex<T>>;
 
-/// Serves orders from `channel` until it closes.
+/// Where reports go.
+type Sink = Box<dyn Write + Send>;
+
+/// Serves orders from `channel`, a device or a socket, until it closes.
 pub(crate) fn serve(channel: &Path) -> std::io::Result<()> {
-    let mut orders = OpenOptions::new().read(true).write(true).open(channel)?;
-    let reports = Arc::new(Mutex::new(orders.try_clone()?));
+    if std::fs::metadata(channel)?.file_type().is_socket() {
+        let orders = UnixStream::connect(channel)?;
+        let reports = orders.try_clone()?;
+        obey(orders, Box::new(reports))
+    } else {
+        let orders = OpenOptions::new().read(true).write(true).open(channel)?;
+        let reports = orders.try_clone()?;
+        obey(orders, Box::new(reports))
+    }
+}
+
+fn obey(mut orders: impl Read, reports: Sink) -> std::io::Result<()> {
+    let reports = Arc::new(Mutex::new(reports));
     let running: Shared<HashMap<u32, Running>> = Shared::default();
-    let trouble = std::fs::read_to_string(TROUBLE).unwrap_or_default();
+    let trouble =
+        if std::process::id() == 1 { std::fs::read_to_string(TROUBLE).unwrap_or_default() } else { String::new() };
     report(&reports, &Report::Ready { trouble: trouble.trim().to_owned() });
     while let Some(order) = protocol::read(&mut orders)? {
         match order {
@@ -45,15 +63,21 @@ pub(crate) fn serve(channel: &Path) -> std::io::Result<()> {
                     let _ = kill_process_group(program.group, signal);
                 }
             }
-            Order::PowerOff => power_off(),
+            Order::PowerOff => break,
         }
+    }
+    for program in lock(&running).values() {
+        let _ = kill_process_group(program.group, Signal::KILL);
     }
     power_off();
     Ok(())
 }
 
-/// Flushes the disks and switches off through the kernel's SysRq, which needs no program in the guest.
+/// Ends what this agent lives in, if that is a guest: flushes the disks and switches off through the kernel's SysRq, which needs no program in the guest.
 pub(crate) fn power_off() {
+    if std::process::id() != 1 {
+        return;
+    }
     rustix::fs::sync();
     let _ = std::fs::write("/proc/sysrq-trigger", "u");
     let _ = std::fs::write("/proc/sysrq-trigger", "o");
@@ -65,7 +89,7 @@ fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn report(to: &Mutex<File>, message: &Report) {
+fn report(to: &Mutex<Sink>, message: &Report) {
     // A lab that no longer listens has closed the channel: the reading side notices.
     let _ = protocol::write(&mut *lock(to), message);
 }
@@ -82,7 +106,7 @@ fn feed(running: &Mutex<HashMap<u32, Running>>, id: u32, bytes: &[u8]) {
     }
 }
 
-fn start(command: Command, running: &Shared<HashMap<u32, Running>>, reports: &Shared<File>) {
+fn start(command: Command, running: &Shared<HashMap<u32, Running>>, reports: &Shared<Sink>) {
     let id = command.id;
     let mut child = match spawn(&command) {
         Ok(child) => child,
@@ -130,7 +154,7 @@ fn copy(
     mut from: impl Read + Send + 'static,
     id: u32,
     stream: Stream,
-    reports: &Shared<File>,
+    reports: &Shared<Sink>,
 ) -> std::thread::JoinHandle<()> {
     let reports = Arc::clone(reports);
     std::thread::spawn(move || {

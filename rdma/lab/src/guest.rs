@@ -35,6 +35,8 @@ const DISK_BYTES: u64 = 2 << 30;
 /// What all guests of a lab have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    /// No guest at all: the programs run on this machine's own kernel.
+    pub(crate) on_host: bool,
     /// The kernel's image.
     pub(crate) image: PathBuf,
     /// The initramfs.
@@ -101,8 +103,12 @@ impl Booting {
         listener.set_nonblocking(true).on(&socket)?;
         let console = settings.logs.join(format!("{}.console", role.name));
         let mut qemu = Command::new("setpriv");
-        qemu.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
-        qemu.args(arguments(role, settings, &socket, &console)?);
+        qemu.args(["--pdeathsig", "KILL", "--"]);
+        if settings.on_host {
+            qemu.arg(this_program()?).arg("agent").arg(&socket);
+        } else {
+            qemu.arg("qemu-system-x86_64").args(arguments(role, settings, &socket, &console)?);
+        }
         let errors_path = settings.logs.join(format!("{}.qemu", role.name));
         let errors = std::fs::File::create(&errors_path).on(&errors_path)?;
         let process = qemu
@@ -165,8 +171,12 @@ impl Booting {
     }
 }
 
+fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().on(Path::new("/proc/self/exe"))
+}
+
 fn arguments(role: &Role, settings: &Settings, socket: &Path, console: &Path) -> Result<Vec<String>> {
-    let agent = std::env::current_exe().on(Path::new("/proc/self/exe"))?;
+    let agent = this_program()?;
     let hosts: Vec<String> = settings.hosts.iter().map(|(name, address)| format!("{address}={name}")).collect();
     let network = if settings.switch_port.is_some() { "switch" } else { "veth" };
     let words = [

@@ -1,11 +1,13 @@
 //! A topology, booted, and what tests can do to it.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::{LabError, OnPath, Result};
 use crate::folders::Folders;
 use crate::guest::{Booting, Guest, Program, Run, Settings};
+use crate::host::{self, HostDevice};
 use crate::initramfs;
 use crate::kernel::Kernel;
 use crate::switch::Switch;
@@ -26,9 +28,22 @@ pub(crate) struct Size {
     pub(crate) limit_s: u64,
 }
 
+/// Where a lab runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum On {
+    /// On this machine's own kernel where that can be, else in guests.
+    Auto,
+    /// On this machine's own kernel; topology `one` alone.
+    Host,
+    /// In guests.
+    Guest,
+}
+
 /// Running guests. Dropping it kills them all.
 pub(crate) struct Lab {
+    // Guests end before the device is removed.
     guests: Vec<Guest>,
+    _host_device: Option<HostDevice>,
     settings: Settings,
     switch: Option<Switch>,
     next_log: AtomicU32,
@@ -37,15 +52,31 @@ pub(crate) struct Lab {
 impl Lab {
     /// Boots all guests of a topology and waits until each has its RDMA device. Must be called on a thread that lives as
     /// long as the lab.
-    pub(crate) fn boot(folders: &Folders, topology: Topology, size: Size) -> Result<Lab> {
-        let kernel = Kernel::obtain(&folders.kernels)?;
-        folders.empty_run()?;
-        let initramfs = folders.run.join("initramfs");
-        std::fs::write(&initramfs, initramfs::build(&kernel)?).on(&initramfs)?;
+    pub(crate) fn boot(folders: &Folders, topology: Topology, size: Size, on: On) -> Result<Lab> {
         let roles = topology.roles();
+        let on_host = match on {
+            On::Guest => false,
+            On::Auto => !topology.is_joined() && HostDevice::obstacle().is_none(),
+            On::Host if topology.is_joined() => {
+                return Err(LabError::Setup(format!("{topology} needs guests: one kernel can't be several machines")));
+            }
+            On::Host => true,
+        };
+        folders.empty_run()?;
+        let (image, initramfs) = if on_host {
+            eprintln!("lab: on this machine's own kernel");
+            (PathBuf::new(), PathBuf::new())
+        } else {
+            let kernel = Kernel::obtain(&folders.kernels)?;
+            let initramfs = folders.run.join("initramfs");
+            std::fs::write(&initramfs, initramfs::build(&kernel)?).on(&initramfs)?;
+            (kernel.image, initramfs)
+        };
+        let host_device = on_host.then(|| HostDevice::make(roles[0].address)).transpose()?;
         let switch = topology.is_joined().then(Switch::start).transpose()?;
         let settings = Settings {
-            image: kernel.image,
+            on_host,
+            image,
             initramfs,
             run: folders.run.clone(),
             logs: folders.logs.clone(),
@@ -57,7 +88,12 @@ impl Lab {
         };
         let booting: Vec<Booting> = roles.iter().map(|role| Booting::start(role, &settings)).collect::<Result<_>>()?;
         let guests = booting.into_iter().map(Booting::ready).collect::<Result<_>>()?;
-        Ok(Lab { guests, settings, switch, next_log: AtomicU32::new(1) })
+        Ok(Lab { guests, _host_device: host_device, settings, switch, next_log: AtomicU32::new(1) })
+    }
+
+    /// The name of the RDMA device, the same in all guests.
+    pub(crate) fn device(&self) -> &'static str {
+        if self.settings.on_host { host::DEVICE } else { "rxe0" }
     }
 
     /// The guest called `name`.

@@ -9,11 +9,13 @@
 #![allow(clippy::print_stdout, reason = "a program for people: it prints")]
 
 mod agent;
+mod bench;
 mod build;
 mod cpio;
 mod error;
 mod folders;
 mod guest;
+mod host;
 mod initramfs;
 mod kernel;
 mod lab;
@@ -35,7 +37,7 @@ use clap::{Args, Parser, Subcommand};
 use error::{LabError, Result};
 use folders::{Folders, Lock};
 use guest::Program;
-use lab::{Lab, Size};
+use lab::{Lab, On, Size};
 use protocol::Ending;
 use topology::Topology;
 
@@ -58,6 +60,8 @@ enum Sub {
     Down,
     /// Run the tests that need an RDMA device.
     Test(Test),
+    /// What the RDMA device gives, by perftest.
+    Bench(Bench),
     /// Internal: the program in a guest that obeys the lab.
     #[command(hide = true)]
     Agent {
@@ -71,6 +75,9 @@ struct Common {
     /// The guests: one, pair, cluster (3 nodes), cluster:N.
     #[arg(long, default_value = "one")]
     topology: Topology,
+    /// Where: on this machine's own kernel, in guests, or what can be had (`auto`).
+    #[arg(long, value_enum, default_value_t = On::Auto)]
+    on: On,
     /// MiB of memory per guest.
     #[arg(long, default_value_t = 512)]
     memory: u32,
@@ -125,6 +132,15 @@ struct Shell {
 }
 
 #[derive(Args)]
+struct Bench {
+    #[command(flatten)]
+    common: Common,
+    /// Print the figures as a JSON line too.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct Test {
     /// Only tests whose names contain one of these.
     filters: Vec<String>,
@@ -132,7 +148,7 @@ struct Test {
     #[arg(long)]
     list: bool,
     /// Seconds until tests that have not begun fail.
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 1800)]
     limit: u64,
     /// Seconds to wait for another lab on this machine.
     #[arg(long, default_value_t = 900)]
@@ -149,7 +165,7 @@ fn size_for_tests(topology: Topology) -> Size {
 }
 
 /// Seconds that a guest of the tests may live, should everything else that ends it fail.
-const TEST_GUEST_MAX_S: u64 = 1200;
+const TEST_GUEST_MAX_S: u64 = 3600;
 
 fn test(arguments: &Test) -> Result<i32> {
     if arguments.list {
@@ -170,6 +186,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Sub::Run(arguments) => run(&arguments),
         Sub::Test(arguments) => test(&arguments),
+        Sub::Bench(arguments) => run_bench(&arguments),
         Sub::Shell(arguments) => shell(&arguments),
         Sub::Up(common) => up(&common),
         Sub::Down => Folders::find().and_then(|folders| up::down(&folders)).map(|()| 0),
@@ -253,13 +270,22 @@ fn in_guest(guest: Option<&str>, common: &Common, folders: &Folders, program: Pr
     }
     let _lock = Lock::take(common.wait)?;
     folders.empty_logs()?;
-    let lab = Lab::boot(folders, common.topology, common.size(program.limit_s))?;
+    let lab = Lab::boot(folders, common.topology, common.size(program.limit_s), common.on)?;
     let roles = common.topology.roles();
     let run = lab.launch(guest.unwrap_or(&roles[0].name), program)?;
     if program.wants_input {
         up::type_into_run(&run);
     }
     run.stream()
+}
+
+fn run_bench(arguments: &Bench) -> Result<i32> {
+    let (folders, common) = (Folders::find()?, &arguments.common);
+    let _lock = Lock::take(common.wait)?;
+    folders.empty_logs()?;
+    let lab = Lab::boot(&folders, Topology::One, common.size(common.timeout), common.on)?;
+    bench::run(&lab, "one", arguments.json)?;
+    Ok(0)
 }
 
 fn shell(arguments: &Shell) -> Result<i32> {
@@ -275,7 +301,7 @@ fn up(common: &Common) -> Result<i32> {
     let folders = Folders::find()?;
     let _lock = Lock::take(common.wait)?;
     folders.empty_logs()?;
-    let lab = Lab::boot(&folders, common.topology, common.size(UP_MAX_S))?;
+    let lab = Lab::boot(&folders, common.topology, common.size(UP_MAX_S), common.on)?;
     println!("up: {}; in another terminal:", lab.names().collect::<Vec<_>>().join(", "));
     for name in lab.names() {
         println!("  ./dev lab shell --guest {name}      ({})", lab.address(name)?);

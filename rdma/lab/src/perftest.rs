@@ -49,7 +49,7 @@ pub(crate) fn read_latency(lab: &Lab, ends: (&str, &str), bytes: usize, count: u
 fn pair(lab: &Lab, (from, to): (&str, &str), program: &str, bytes: usize, count: usize) -> Result<String> {
     let (bytes, count) = (bytes.to_string(), count.to_string());
     // GID 1 is the IPv4 address's; a path MTU of 4096 is what lab0 allows.
-    let call = [program, "-d", "rxe0", "-x", "1", "-m", "4096", "-F", "-s", &bytes, "-n", &count];
+    let call = [program, "-d", lab.device(), "-x", "1", "-m", "4096", "-F", "-s", &bytes, "-n", &count];
     let address = lab.address(to)?.to_string();
     let server = lab.start(to, &call, RUN_MAX_S)?;
     let client = [&["sh", "-c", CLIENT, "client"][..], &call, &[&address]].concat();

@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::build::{self, What};
 use crate::error::{LabError, Result};
 use crate::folders::Folders;
-use crate::lab::{Lab, Size};
+use crate::lab::{Lab, On, Size};
 use crate::topology::Topology;
 
 /// One test in guests.
@@ -109,7 +109,7 @@ pub(crate) fn run(
             }
             if lab.is_none() && no_boot.is_none() {
                 let started = Instant::now();
-                match Lab::boot(folders, topology, size(topology)) {
+                match Lab::boot(folders, topology, size(topology), On::Guest) {
                     Ok(booted) => {
                         println!("     {topology} booted ({:.1} s)", started.elapsed().as_secs_f64());
                         lab = Some(booted);

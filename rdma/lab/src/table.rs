@@ -88,6 +88,21 @@ pub(crate) const TESTS: &[LabTest] = &[
         tidy: true,
     },
     LabTest {
+        name: "the lab on the machine's own kernel",
+        topology: Topology::One,
+        builds: &[What::Bin("penstock-lab", "penstock-lab")],
+        plan: Plan::Script(own::host_kernel_works),
+        tidy: true,
+    },
+    LabTest {
+        name: "penstock doctor sees the device",
+        topology: Topology::One,
+        builds: &[What::Bin("penstock", "penstock")],
+        plan: Plan::Script(own::doctor_sees_the_device),
+        // The port's addresses come back a moment after the port.
+        tidy: false,
+    },
+    LabTest {
         name: "the guests of a cluster reach each other",
         topology: CLUSTER,
         builds: &[],

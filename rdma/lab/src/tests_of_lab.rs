@@ -66,6 +66,44 @@ pub(crate) fn perftest_runs(lab: &mut Lab, _: &Programs) -> Result<()> {
     must(bandwidth.average_mb_s > 0.0 && latency.typical_us > 0.0, || format!("{bandwidth:?} {latency:?}"))
 }
 
+/// The lab on its own kernel, tried where there is one with rdma_rxe: in a guest. It makes a device and removes it.
+pub(crate) fn host_kernel_works(lab: &mut Lab, programs: &Programs) -> Result<()> {
+    let this = programs.path(0)?;
+    let out = lab.run("one", &[this, "run", "--on", "host", "--", "ibv_devinfo", "-d", "rxelab"], 60)?;
+    has(&out, "PORT_ACTIVE")?;
+    let refused = lab.run("one", &[this, "run", "--on", "host", "--topology", "pair", "--", "true"], 60);
+    must(refused.is_err(), || "one kernel is not two machines".to_owned())?;
+    let devices = lab.shell("one", "ls /sys/class/infiniband /sys/class/net")?;
+    must(!devices.contains("rxelab") && !devices.contains("penlab"), || format!("something stayed behind: {devices}"))
+}
+
+/// `penstock doctor` finds the guest's device well, and says so of nothing that is not there.
+pub(crate) fn doctor_sees_the_device(lab: &mut Lab, programs: &Programs) -> Result<()> {
+    let doctor = programs.path(0)?;
+    let out = lab.run("one", &[doctor, "doctor", "--rdma", "--data", "/data", "--json"], 60)?;
+    let report: serde_json::Value =
+        serde_json::from_str(&out).map_err(|error| LabError::Test(format!("no JSON: {error}\n{out}")))?;
+    must(report["ok"] == true, || format!("not well: {out}"))?;
+    for topic in [
+        "libibverbs",
+        "ib_uverbs",
+        "RDMA device",
+        "GID table",
+        "path MTU",
+        "locked memory",
+        "rdma_ucm",
+        "io_uring",
+        "O_DIRECT",
+    ] {
+        let found = report["findings"].as_array().into_iter().flatten().find(|finding| finding["topic"] == topic);
+        must(found.is_some_and(|finding| finding["verdict"] == "ok"), || format!("{topic} is not ok: {out}"))?;
+    }
+    lab.shell("one", "ip link set lab0 down")?;
+    let without = lab.run("one", &[doctor, "doctor", "--rdma", "--data", "/data"], 60);
+    lab.shell("one", "ip link set lab0 up")?;
+    must(without.is_err(), || "the doctor finds a port well that is down".to_owned())
+}
+
 /// Every guest resolves and reaches every other, also with frames of the largest size; RDMA works between two.
 pub(crate) fn cluster_is_joined(lab: &mut Lab, _: &Programs) -> Result<()> {
     let names: Vec<String> = lab.names().map(str::to_owned).collect();
