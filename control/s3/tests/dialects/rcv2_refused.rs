@@ -32,6 +32,20 @@ async fn put_session(lab: &Lab, size: usize) -> (Session, Client) {
     (session, client)
 }
 
+/// Waits until the READY that was sent before is under way. The one that asks has a wrong cookie, so that it can't be taken for
+/// the first: 403 while the session is prepared, 409 once it executes.
+async fn until_executing(lab: &Lab, ready: &Request) {
+    let wrong = changed(ready.clone(), "x-amz-rdma-cookie", Some("00000001"));
+    for _ in 0..10_000 {
+        match lab.house.send(wrong.clone()).await.status {
+            403 => tokio::time::sleep(Duration::from_millis(1)).await,
+            409 => return,
+            status => panic!("{status}"),
+        }
+    }
+    panic!("READY is never under way");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_prepares() {
     let lab = Lab::new().await;
@@ -163,14 +177,8 @@ async fn ready_twice_at_once() {
     let mut first = lab.house.connect().await;
     first.write(&request.signed()).await;
     // The first is under way when the second is refused: it waits for data that comes after that.
-    let mut second = lab.house.send(request.clone()).await;
-    for _ in 0..100 {
-        if second.status == 409 {
-            break;
-        }
-        second = lab.house.send(request.clone()).await;
-    }
-    assert_eq!(second.status, 409, "{}", second.text());
+    until_executing(&lab, &request).await;
+    lab.house.refused(request, 409, "InvalidSession").await;
     client.pair.write(Bytes::from(data.clone()), address, rkey, Some(COOKIE)).await.unwrap();
     let reply = first.reply("POST").await;
     assert_eq!(reply.status, 200, "{}", reply.text());
@@ -207,7 +215,7 @@ async fn cancelling() {
     let (session, client) = put_session(&lab, 100).await;
     let mut executing = lab.house.connect().await;
     executing.write(&ready(&session, &client, None).signed()).await;
-    while lab.house.send(ready(&session, &client, None)).await.status != 409 {}
+    until_executing(&lab, &ready(&session, &client, None)).await;
     lab.house.expect(cancel(&session.id), 204).await;
     // The answer says that nothing is held and nothing more can be written.
     assert_eq!(lab.front.held(), (0, 0, 0));
@@ -257,7 +265,7 @@ async fn a_client_whose_http_connection_ends_is_forgotten() {
     let (session, client) = put_session(&lab, 100).await;
     let mut executing = lab.house.connect().await;
     executing.write(&ready(&session, &client, None).signed()).await;
-    while lab.house.send(ready(&session, &client, None)).await.status != 409 {}
+    until_executing(&lab, &ready(&session, &client, None)).await;
     drop(executing);
     lab.assert_held(0, 0, 0).await;
     lab.assert_absent("k").await;
