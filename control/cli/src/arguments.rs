@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Gateway(GatewayArguments),
     /// One storage node, as the configuration file has it.
     Node(NodeArguments),
+    /// See to users, access keys, policies and accounts of a running store.
+    Admin(crate::admin::AdminArguments),
     /// Make the key that gateway and nodes share.
     ClusterKey(ClusterKeyArguments),
     /// Look at this machine and say what is well, what is not, and what to do about it.

@@ -10,6 +10,7 @@ use penstock_digest::HashScheduler;
 use penstock_executor::{Executor, ExecutorOptions};
 use penstock_gateway::{Gateway, GatewayOptions};
 use penstock_meta::kv::FjallKv;
+use penstock_meta::tables::Tables;
 use penstock_node::{NodeOptions, StorageNode};
 use penstock_placement::ClusterMap;
 use penstock_proto::plan::NodeAddress;
@@ -18,7 +19,6 @@ use penstock_store::{EngineKind, ShardStore, StoreOptions};
 use penstock_transport::Messenger;
 
 use crate::Fatal;
-use crate::identity::RootCredentials;
 
 /// The device file within a node's directory.
 pub(crate) const DEVICE_FILE: &str = "device.pst";
@@ -107,7 +107,7 @@ pub(crate) struct GatewayParts {
 pub(crate) const META_FOLDER: &str = "meta";
 
 /// Opens the metadata and puts the gateway over it.
-pub(crate) async fn open_gateway(parts: GatewayParts) -> Result<Gateway, Fatal> {
+pub(crate) async fn open_gateway(parts: GatewayParts) -> Result<(Gateway, Tables), Fatal> {
     let folder = parts.folder.join(META_FOLDER);
     let kv = tokio::task::spawn_blocking({
         let folder = folder.clone();
@@ -129,14 +129,7 @@ pub(crate) async fn open_gateway(parts: GatewayParts) -> Result<Gateway, Fatal> 
         ..GatewayOptions::new(parts.code, parts.cluster_map, parts.cluster_key)
     };
     options.set_lifecycle_day(std::time::Duration::from_secs(parts.lifecycle_day_seconds.max(1)));
-    Ok(Gateway::new(Arc::new(kv), executor, Arc::new(SystemClock), options))
-}
-
-/// The root key pair as the S3 front's credentials.
-pub(crate) struct RootOnly(pub(crate) RootCredentials);
-
-impl penstock_s3::Credentials for RootOnly {
-    fn secret_of(&self, access_key: &str) -> Option<penstock_s3::Secret> {
-        (access_key == self.0.access_key_id).then(|| penstock_s3::Secret::new(self.0.secret_access_key.clone()))
-    }
+    let kv = Arc::new(kv);
+    let tables = Tables::new(kv.clone());
+    Ok((Gateway::new(kv, executor, Arc::new(SystemClock), options), tables))
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use base64::Engine;
+use penstock_identity::MasterKey;
 use penstock_proto::ClusterKey;
 use serde::Deserialize;
 
@@ -138,6 +139,22 @@ pub(crate) fn read_or_make_cluster_key(path: &Path) -> Result<ClusterKey, Fatal>
         write_new_cluster_key(path)?;
     }
     read_cluster_key(path)
+}
+
+/// The file of the key under which users' secrets are sealed, within the gateway's directory.
+pub(crate) const IDENTITY_KEY_FILE: &str = "identity.key";
+
+/// Reads the identity key at `path`, or makes it. Its loss is the loss of every user's access keys (not of any data).
+pub(crate) fn read_or_make_identity_key(path: &Path) -> Result<MasterKey, Fatal> {
+    if !path.exists() {
+        write_new_cluster_key(path)?;
+    }
+    let text = fs::read_to_string(path).map_err(|error| Fatal::doing(path.display(), error))?;
+    warn_if_others_can_read(path)?;
+    let bytes = hex::decode(text.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    let bytes =
+        bytes.ok_or_else(|| Fatal(format!("{} is no identity key: it must be 64 hex digits", path.display())))?;
+    Ok(MasterKey::new(bytes))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `penstock`: the one binary. It puts the house together and starts it; every decision is made in other rooms.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod arguments;
 mod assemble;
 mod bench;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
             Command::Serve(serve) => run::serve(*serve).await,
             Command::Gateway(gateway) => run::gateway(gateway).await,
             Command::Node(node) => run::node(node).await,
+            Command::Admin(arguments) => admin::run(arguments).await,
             Command::ClusterKey(key) => identity::make_cluster_key_file(&key.out),
             Command::Doctor(_) => unreachable!("the doctor has been"),
             Command::Bench(_) => unreachable!("the benchmarks have been run"),

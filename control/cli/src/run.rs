@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use penstock_gateway::Gateway;
+use penstock_identity::{Identities, RootAccount, Secret};
+use penstock_meta::tables::Tables;
 use penstock_placement::{ClusterMap, NodeEntry};
 use penstock_proto::{MapEpoch, NodeId};
 use penstock_s3::{FrontOptions, TlsFiles};
@@ -17,10 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Fatal;
 use crate::arguments::{GatewayArguments, Guard, NodeArguments, Serve};
-use crate::assemble::{self, DEVICE_FILE, GatewayParts, META_FOLDER, OpenNode, RootOnly};
+use crate::assemble::{self, DEVICE_FILE, GatewayParts, META_FOLDER, OpenNode};
 use crate::config::{Config, code_for};
 use crate::direct::Direct;
-use crate::identity::{RootCredentials, read_cluster_key, read_or_make_cluster_key};
+use crate::identity::{
+    IDENTITY_KEY_FILE, RootCredentials, read_cluster_key, read_or_make_cluster_key, read_or_make_identity_key,
+};
 use crate::rails;
 use crate::rdma;
 
@@ -115,7 +119,7 @@ fn print_traffic(gateway: Gateway) -> Result<tokio::task::JoinHandle<()>, Fatal>
 /// Serves S3 until told to stop, then ends the gateway.
 async fn serve_front(
     socket: TcpSocket,
-    gateway: Gateway,
+    (gateway, tables): (Gateway, Tables),
     folder: &Path,
     domains: Vec<String>,
     guard: Guard,
@@ -127,10 +131,15 @@ async fn serve_front(
     if new {
         show_new_credentials(&credentials, if options.tls.is_some() { "https" } else { "http" }, address);
     }
+    let identity_key = read_or_make_identity_key(&folder.join(IDENTITY_KEY_FILE))?;
+    let root = RootAccount::new(&credentials.access_key_id, Secret::new(&credentials.secret_access_key));
+    let identities = Identities::open(tables, root, &identity_key)
+        .await
+        .map_err(|error| Fatal::doing("opening the accounts and keys", error))?;
     let listener = listen(socket, address)?;
     tracing::info!(%address, access_key_id = %credentials.access_key_id, "S3 is served");
     let printing = print_traffic(gateway.clone())?;
-    let served = penstock_s3::serve(listener, gateway.clone(), Arc::new(RootOnly(credentials)), options, stop).await;
+    let served = penstock_s3::serve(listener, gateway.clone(), identities, options, stop).await;
     gateway.shutdown().await;
     printing.abort();
     tracing::info!(payload_bytes = gateway.stats().payload_bytes(), "the gateway has ended");

@@ -37,6 +37,8 @@ pub struct BucketInfo {
     pub versioning: Versioning,
     /// Whether its versions can be locked.
     pub lock: ObjectLock,
+    /// The account that owns it; empty for the store's own.
+    pub owner: String,
 }
 
 /// `CreateBucket`.
@@ -44,6 +46,8 @@ pub struct BucketInfo {
 pub struct CreateBucket {
     /// Its name.
     pub name: String,
+    /// The account that is to own it; empty for the store's own.
+    pub owner: String,
     /// The LocationConstraint; empty for none.
     pub region: String,
     /// With object lock, and therefore versioning.
@@ -63,6 +67,17 @@ pub struct ObjectName {
     pub version_id: Option<String>,
 }
 
+/// What tells whether anything about a bucket has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BucketStamp {
+    /// Its id: another bucket of the same name has another.
+    pub id: u64,
+    /// Changes with every change of its settings.
+    pub settings_version: u64,
+    /// Which settings it has: bit `n` is the [`BucketSetting`] of number `n`.
+    pub settings: u64,
+}
+
 /// `ListBuckets`.
 #[derive(Clone, Debug, Default)]
 pub struct ListBuckets {
@@ -72,6 +87,8 @@ pub struct ListBuckets {
     pub after: Option<String>,
     /// At most so many; `None` is all.
     pub max: Option<usize>,
+    /// Only those of this account (as [`BucketInfo::owner`]); `None` is all.
+    pub owner: Option<String>,
 }
 
 /// A page of buckets, by name.

@@ -1,12 +1,40 @@
 //! A bucket's configuration documents, by kind. What they say is between their owners and their readers; here they are
 //! bytes.
 
-use penstock_meta::tables::BucketSetting;
+use penstock_meta::tables::{BucketRow, BucketSetting};
 
+use crate::api::{BucketInfo, BucketStamp};
 use crate::error::Result;
 use crate::gateway::{Gateway, no_such_bucket};
 
 impl Gateway {
+    /// A bucket, and what tells whether it has changed: one row.
+    ///
+    /// # Errors
+    /// NoSuchBucket.
+    pub async fn bucket_stamp(&self, bucket: &str) -> Result<(BucketInfo, BucketStamp)> {
+        let _admitted = self.inner.admit()?;
+        let row = self.inner.bucket(bucket).await?;
+        let stamp = stamp(&row);
+        Ok((crate::buckets::info(row), stamp))
+    }
+
+    /// A bucket and these of its documents, as of one moment.
+    ///
+    /// # Errors
+    /// NoSuchBucket.
+    pub async fn bucket_documents<const N: usize>(
+        &self,
+        bucket: &str,
+        kinds: [BucketSetting; N],
+    ) -> Result<(BucketInfo, BucketStamp, [Option<Vec<u8>>; N])> {
+        let _admitted = self.inner.admit()?;
+        let found = self.inner.tables.bucket_with_settings(bucket, kinds).await?;
+        let (row, documents) = found.ok_or_else(|| no_such_bucket(bucket))?;
+        let stamp = stamp(&row);
+        Ok((crate::buckets::info(row), stamp, documents))
+    }
+
     /// The document of this kind; `None` when the bucket has none.
     ///
     /// # Errors
@@ -35,4 +63,8 @@ impl Gateway {
         let _admitted = self.inner.admit()?;
         Ok(self.inner.tables.delete_bucket_setting(bucket, kind).await?)
     }
+}
+
+fn stamp(row: &BucketRow) -> BucketStamp {
+    BucketStamp { id: row.id, settings_version: row.settings_version, settings: row.settings }
 }

@@ -25,6 +25,8 @@ pub enum ErrorKind {
     NoSuchUpload,
     /// 409: the bucket exists and is yours.
     BucketAlreadyOwnedByYou,
+    /// 409: the bucket exists and belongs to somebody else.
+    BucketAlreadyExists,
     /// 409: objects or uploads are left in it.
     BucketNotEmpty,
     /// 400: more buckets than the limit.

@@ -11,7 +11,8 @@
 //! requests in SIMD lanes.
 //!
 //! s3s accepts everything when it has no credentials to check against: [`Authenticator::new`] always gives it some, and a
-//! request counts as authenticated only when the route was called *with* credentials. Whatever else s3s may do is a refusal.
+//! request counts as somebody's only when the route was called *with* credentials. Without, it is a stranger's, who may do
+//! what policies give to everybody; whatever else s3s may do is a refusal.
 //!
 //! SigV2 is refused, as AWS does for all buckets made since 2020. boto3 signs presigned URLs so unless it is told
 //! `signature_version="s3v4"` or another region than us-east-1.
@@ -21,6 +22,7 @@
 use std::sync::Arc;
 
 use http::{Extensions, HeaderMap, Method, StatusCode, Uri};
+use penstock_identity::Identities;
 use penstock_proto::limits;
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::config::{S3Config, StaticConfigProvider};
@@ -30,7 +32,7 @@ use s3s::{Body, S3ErrorCode, S3Request, S3Response, S3Result, TrailingHeaders};
 
 use crate::exchange::Exchange;
 use crate::failure::Failure;
-use crate::options::{Credentials, FrontOptions};
+use crate::options::FrontOptions;
 use crate::streams::{Payload, RequestBody, StandIn};
 
 /// Signed chunks are held in memory until their signature is verified: so much of one, at most. The SDKs send 64 to 128 KiB.
@@ -40,7 +42,7 @@ const PRESIGNED_SECONDS_MAX: u32 = 7 * 24 * 3600;
 
 /// A request whose signature is good.
 pub(crate) struct Authenticated {
-    /// Who signed it.
+    /// Who signed it; empty when nobody did.
     pub(crate) access_key: String,
     /// Its headers; `Content-Length` is that of the decoded body.
     pub(crate) headers: HeaderMap,
@@ -56,7 +58,7 @@ pub(crate) struct Authenticator {
 }
 
 impl Authenticator {
-    pub(crate) fn new(credentials: Arc<dyn Credentials>, options: &FrontOptions) -> Result<Self, String> {
+    pub(crate) fn new(identities: Arc<Identities>, options: &FrontOptions) -> Result<Self, String> {
         let mut config = S3Config::default();
         config.aws_chunked_stream_max_chunk_size = SIGNED_CHUNK_BYTES_MAX;
         config.presigned_url_max_skew_time_secs =
@@ -73,7 +75,7 @@ impl Authenticator {
         }
         let mut builder = S3ServiceBuilder::new(Nothing);
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
-        builder.set_auth(Lookup(credentials));
+        builder.set_auth(Lookup(identities));
         builder.set_route(Admission);
         Ok(Self { service: builder.build() })
     }
@@ -133,7 +135,7 @@ struct Nothing;
 
 impl s3s::S3 for Nothing {}
 
-struct Lookup(Arc<dyn Credentials>);
+struct Lookup(Arc<Identities>);
 
 #[async_trait::async_trait]
 impl S3Auth for Lookup {
@@ -157,25 +159,43 @@ impl S3Route for Admission {
         true
     }
 
-    async fn check_access(&self, request: &mut S3Request<Body>) -> S3Result<()> {
-        match request.credentials {
-            Some(_) => Ok(()),
-            None => Err(s3s::S3Error::with_message(S3ErrorCode::AccessDenied, "Access Denied")),
-        }
+    async fn check_access(&self, _: &mut S3Request<Body>) -> S3Result<()> {
+        // Whoever gets here has signed well, or has not signed: what they may do is decided in `crate::access`.
+        Ok(())
     }
 
     async fn call(&self, request: S3Request<Body>) -> S3Result<S3Response<Body>> {
         let denied = || s3s::S3Error::with_message(S3ErrorCode::AccessDenied, "Access Denied");
-        let credentials = request.credentials.ok_or_else(denied)?;
+        let access_key = request.credentials.map(|credentials| credentials.access_key);
+        if access_key.is_none() && looks_signed(&request.headers, &request.uri) {
+            // s3s saw no signature where something like one is: that is nobody's request, signed or not.
+            return Err(denied());
+        }
         let exchange = request.extensions.get::<Arc<Exchange>>().cloned().ok_or_else(denied)?;
         exchange.admit(Authenticated {
-            access_key: credentials.access_key,
+            access_key: access_key.unwrap_or_default(),
             headers: request.headers,
             body: Payload::verified_by_s3s(request.input),
             trailers: request.trailing_headers,
         });
         Ok(S3Response::new(Body::empty()))
     }
+}
+
+/// Whether a request has anything of a signature, or a body in the framing of signed chunks.
+fn looks_signed(headers: &HeaderMap, uri: &Uri) -> bool {
+    let query = uri.query().unwrap_or_default();
+    let signed = |pair: &str| {
+        let key = pair.split('=').next().unwrap_or_default();
+        ["x-amz-signature", "x-amz-credential", "x-amz-security-token", "signature", "awsaccesskeyid"]
+            .iter()
+            .any(|known| key.eq_ignore_ascii_case(known))
+    };
+    let framed = headers.get("x-amz-content-sha256").is_some_and(|value| value.as_bytes().starts_with(b"STREAMING-"));
+    headers.contains_key("authorization")
+        || headers.contains_key("x-amz-security-token")
+        || framed
+        || query.split('&').any(signed)
 }
 
 /// s3s's error document (`<Code>`, `<Message>`) in AWS's words.

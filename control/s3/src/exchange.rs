@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
 use hyper::body::Incoming;
 
@@ -21,6 +21,8 @@ pub(crate) struct Exchange {
     body_failure: Mutex<Option<Failure>>,
     /// The body, when it was let go of before its end.
     leftover: Mutex<Option<Incoming>>,
+    /// The canonical id of the bucket's owner, once it is known.
+    pub(crate) owner: OnceLock<String>,
     /// Where authentication puts what it found good.
     authenticated: Mutex<Option<Authenticated>>,
 }
@@ -33,6 +35,7 @@ impl Exchange {
             body_asked_for: AtomicBool::new(false),
             body_failure: Mutex::default(),
             leftover: Mutex::default(),
+            owner: OnceLock::new(),
             authenticated: Mutex::default(),
         })
     }

@@ -160,6 +160,7 @@ fn code_of(kind: ErrorKind) -> (&'static str, u16) {
         K::InvalidRetentionPeriod => ("InvalidRetentionPeriod", 400),
         K::NoSuchUpload => ("NoSuchUpload", 404),
         K::BucketAlreadyOwnedByYou => ("BucketAlreadyOwnedByYou", 409),
+        K::BucketAlreadyExists => ("BucketAlreadyExists", 409),
         K::BucketNotEmpty => ("BucketNotEmpty", 409),
         K::TooManyBuckets => ("TooManyBuckets", 400),
         K::InvalidBucketName => ("InvalidBucketName", 400),

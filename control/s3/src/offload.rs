@@ -13,12 +13,14 @@ use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue, Method};
 use http_body::{Body as _, Frame};
 use http_body_util::StreamBody;
+use penstock_identity::Principal;
 use penstock_offload::{
     Access, ClientMemory, Dialects, Direction, Head, Inner, Move, MoveError, Objects, Outcome, Reply, ReplyError,
     Verdict,
 };
 use tokio::sync::Mutex;
 
+use crate::access;
 use crate::auth::Authenticated;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
@@ -75,6 +77,7 @@ pub(crate) struct Performer {
     pub(crate) peer: Peer,
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) access_key: String,
+    pub(crate) principal: Option<Principal>,
 }
 
 impl Performer {
@@ -157,7 +160,9 @@ impl Performer {
             gate::Verdict::Serve(
                 op @ (Op::GetObject | Op::HeadObject | Op::HeadBucket | Op::PutObject | Op::UploadPart),
             ) => op,
-            gate::Verdict::Serve(_) => return Err(Failure::request("The target is not an object.")),
+            gate::Verdict::Preflight | gate::Verdict::Serve(_) => {
+                return Err(Failure::request("The target is not an object."));
+            }
             gate::Verdict::Refuse(failure) | gate::Verdict::Early(failure) => return Err(failure),
         };
         let call = Call {
@@ -170,6 +175,7 @@ impl Performer {
             trailers: None,
             exchange: self.exchange.clone(),
             access_key: self.access_key.clone(),
+            access: Arc::new(access::Access::of(self.principal.clone())),
         };
         Ok((op, call))
     }

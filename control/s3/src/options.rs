@@ -19,10 +19,6 @@ pub struct FrontOptions {
     pub region: String,
     /// Whether signatures must be for `region` (else AuthorizationHeaderMalformed). Off: any region's signature is good.
     pub enforce_region: bool,
-    /// The one account. `x-amz-expected-bucket-owner` must be this.
-    pub account_id: String,
-    /// The canonical id that listings give as owner.
-    pub owner_id: String,
     /// Most connections at a time; those past it are told 503 SlowDown.
     pub connections_max: usize,
     /// How long a client may take to send a request's head, and how long it may keep an idle connection.
@@ -56,8 +52,6 @@ impl Default for FrontOptions {
             base_domains: Vec::new(),
             region: "us-east-1".to_owned(),
             enforce_region: false,
-            account_id: "000000000000".to_owned(),
-            owner_id: "0000000000000000000000000000000000000000000000000000000000000000".to_owned(),
             connections_max: limits::S3_CONNECTIONS_MAX,
             head_read_timeout: limits::HEAD_READ_TIMEOUT,
             body_idle_timeout: limits::BODY_IDLE_TIMEOUT,
@@ -70,34 +64,4 @@ impl Default for FrontOptions {
             dialects: DialectSet::default(),
         }
     }
-}
-
-/// A secret access key. Its `Debug` shows nothing.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret access key.
-    #[must_use]
-    pub fn new(secret: impl Into<String>) -> Self {
-        Self(secret.into())
-    }
-
-    /// The secret, for signing.
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
-/// Who may sign requests.
-pub trait Credentials: Send + Sync + 'static {
-    /// The secret of `access_key`, or none when there is no such key (the client is told InvalidAccessKeyId). Called once
-    /// per request, from async code: it must not block.
-    fn secret_of(&self, access_key: &str) -> Option<Secret>;
 }

@@ -135,7 +135,7 @@ impl Record {
             started: Instant::now(),
             operation: match &decision.verdict {
                 Verdict::Serve(op) => op.name(),
-                Verdict::Refuse(_) | Verdict::Early(_) => "-",
+                Verdict::Refuse(_) | Verdict::Preflight | Verdict::Early(_) => "-",
             },
             method,
             // A client's text: made harmless, and no longer than a name can be.
@@ -175,7 +175,7 @@ impl Drop for Record {
                 head,
                 request_id: &self.exchange.id,
                 host_id: &HOST_ID,
-                owner: &front.options.owner_id,
+                owner: self.exchange.owner.get().map_or("", String::as_str),
                 requester: &self.access_key,
                 operation: self.operation,
                 changes_something: self.changes_something,

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use penstock_gateway::Gateway;
-use penstock_offload::Access;
+use penstock_identity::Identities;
+use penstock_offload::Access as DialectAccess;
 use penstock_proto::limits;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -22,15 +23,18 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::{self, Access, FactsCache};
 use crate::auth::Authenticator;
+use crate::cors;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
-use crate::gate::{self, Decision, Verdict};
+use crate::gate::{self, Decision, Target, Verdict};
 use crate::journal::{self, Journal};
 use crate::offload;
 use crate::ops;
-use crate::options::{Credentials, FrontOptions};
+use crate::options::FrontOptions;
 use crate::peer::{Peer, TlsVersion};
+use crate::query;
 use crate::rate::RateLimits;
 use crate::respond::{self, Answer, Record, SentBody};
 use crate::streams::RequestBody;
@@ -51,9 +55,11 @@ const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Front {
     pub(crate) gateway: Gateway,
     pub(crate) options: FrontOptions,
+    pub(crate) identities: Arc<Identities>,
+    pub(crate) facts: FactsCache,
     authenticator: Authenticator,
     pub(crate) journal: Journal,
-    rates: Option<RateLimits>,
+    pub(crate) rates: Option<RateLimits>,
 }
 
 /// Takes `address` without listening yet, so that a taken one is noticed before anything else is opened and nobody can
@@ -90,11 +96,11 @@ pub fn take_address(address: SocketAddr) -> io::Result<TcpSocket> {
 pub async fn serve(
     listener: TcpListener,
     gateway: Gateway,
-    credentials: Arc<dyn Credentials>,
+    identities: Arc<Identities>,
     options: FrontOptions,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let authenticator = Authenticator::new(credentials, &options)
+    let authenticator = Authenticator::new(identities.clone(), &options)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let drain_timeout = options.drain_timeout;
     let journal = Journal::open(options.access_log.as_deref(), options.audit_log.as_deref())?;
@@ -109,7 +115,8 @@ pub async fn serve(
     }
     let connections = Arc::new(Semaphore::new(options.connections_max.min(Semaphore::MAX_PERMITS)));
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
-    let front = Arc::new(Front { gateway, options, authenticator, journal, rates });
+    let front =
+        Arc::new(Front { gateway, identities, facts: FactsCache::default(), options, authenticator, journal, rates });
     let tasks = TaskTracker::new();
     // Cancelled when draining took too long.
     let abort = CancellationToken::new();
@@ -269,6 +276,8 @@ async fn answer(front: Arc<Front>, peer: Peer, request: Request<Incoming>) -> Re
     let mut record = Record::new(exchange.clone(), method.clone(), &decision, kept);
     head.extensions.clear();
     let body = RequestBody::new(incoming, exchange.clone(), front.options.body_idle_timeout);
+    let origin = head.headers.get("origin").and_then(|origin| origin.to_str().ok()).map(str::to_owned);
+    let bucket = decision.target.bucket().map(str::to_owned);
     // A bug in one request's code is that request's 500, not the end of the connection and of those behind it.
     let outcome =
         AssertUnwindSafe(perform(&front, peer, head, body, decision, &exchange, &mut record)).catch_unwind().await;
@@ -286,6 +295,11 @@ async fn answer(front: Arc<Front>, peer: Peer, request: Request<Incoming>) -> Re
         }
         respond::error(&failure, &method, &resource, &exchange)
     });
+    if let (Some(origin), Some(bucket)) = (&origin, &bucket)
+        && method != Method::OPTIONS
+    {
+        cors::decorate(&front, bucket, origin, method.as_str(), answer.headers_mut()).await;
+    }
     respond::finish_headers(answer.headers_mut(), &exchange, expects_continue);
     record.answered(answer.status());
     answer.map(|body| SentBody::new(body, record))
@@ -305,26 +319,50 @@ async fn perform(
     }
     let (method, path) = (head.method.clone(), head.uri.path().to_owned());
     let dialects = offload::endpoint(front, &path, &decision.target);
-    if let Some((dialects, Access::Anonymous)) = &dialects {
+    if let Some((dialects, DialectAccess::Anonymous)) = &dialects {
         return offload::anonymous(&**dialects, &head, &body, peer).await;
     }
+    if let Verdict::Preflight = decision.verdict {
+        return cors::preflight(front, decision.target.bucket(), &head.headers).await;
+    }
+    if query::is_query_call(&head, decision.target == Target::Root) {
+        let (answer, access_key, code) = query::answer(front, peer, &head, body, exchange).await;
+        record.access_key = access_key;
+        record.code = code.unwrap_or_default().to_owned();
+        return Ok(answer);
+    }
+    let token = session_token(&head.headers, &decision.query)?;
     let authenticated = front.authenticator.authenticate(head, body, exchange).await?;
     record.access_key.clone_from(&authenticated.access_key);
     if front.rates.as_ref().is_some_and(|rates| !rates.admit(&authenticated.access_key)) {
         return Err(Failure::slow_down());
     }
+    let principal = match authenticated.access_key.as_str() {
+        "" => None,
+        key => Some(access::principal(&front.identities, key, token.as_deref(), access::now_unix_s())?),
+    };
     let performer = offload::Performer {
         front: front.clone(),
         peer,
         exchange: exchange.clone(),
         access_key: authenticated.access_key.clone(),
+        principal: principal.clone(),
     };
     if let Some((dialects, _)) = dialects {
+        // Memory is lent to those who have said who they are.
+        if principal.is_none() {
+            return Err(Failure::access_denied("Access Denied"));
+        }
         return performer.call(&*dialects, &method, &path, authenticated, record).await;
     }
     let op = match decision.verdict {
         Verdict::Serve(op) => op,
+        // Strangers learn nothing of what there is and is not.
+        Verdict::Refuse(_) | Verdict::Preflight if principal.is_none() => {
+            return Err(Failure::access_denied("Access Denied"));
+        }
         Verdict::Refuse(failure) | Verdict::Early(failure) => return Err(failure),
+        Verdict::Preflight => return Err(Failure::internal("A preflight is answered before.")),
     };
     let call = ops::Call {
         front: front.clone(),
@@ -336,13 +374,23 @@ async fn perform(
         trailers: authenticated.trailers,
         exchange: exchange.clone(),
         access_key: authenticated.access_key,
+        access: Arc::new(Access::of(principal)),
     };
     if let Some(direction) = offload::direction(op, &call.headers) {
+        if call.access.principal.is_none() {
+            return Err(Failure::access_denied("Access Denied"));
+        }
         return performer.object(&method, &path, direction, op, call).await;
     }
     let result = ops::run(op, call).await;
     // What was wrong with the body is the cause of whatever the gateway then says.
     result.map_err(|failure| exchange.body_failure().unwrap_or(failure))
+}
+
+/// The session token of a request, in its header or, presigned, in its query.
+fn session_token(headers: &HeaderMap, query: &gate::Query) -> Result<Option<String>, Failure> {
+    let header = crate::wire::header(headers, "x-amz-security-token")?;
+    Ok(header.or_else(|| query.get_hoisted("x-amz-security-token")).map(str::to_owned))
 }
 
 /// The host that a request was sent to, for `Location` in answers.

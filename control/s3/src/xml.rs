@@ -47,6 +47,14 @@ impl Xml {
         self.element(name, |xml| xml.raw_text(text));
     }
 
+    /// `<Grantee>` of an account.
+    pub(crate) fn grantee(&mut self, id: &str, name: &str) {
+        self.0.push_str("<Grantee xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xsi:type=\"CanonicalUser\">");
+        self.text("ID", id);
+        self.text("DisplayName", name);
+        self.close("Grantee");
+    }
+
     /// `<name>number</name>`, or any other value whose text needs no escapes.
     pub(crate) fn value(&mut self, name: &str, value: impl std::fmt::Display) {
         let _ = write!(self.0, "<{name}>{value}</{name}>");

@@ -8,11 +8,13 @@ use std::time::Duration;
 use penstock_buf::{BufPool, PoolOptions};
 use penstock_executor::{Executor, ExecutorOptions};
 use penstock_gateway::{Gateway, GatewayOptions};
+use penstock_identity::{Identities, MasterKey, RootAccount, Secret};
 use penstock_meta::kv::MemKv;
+use penstock_meta::tables::Tables;
 use penstock_node::{NodeOptions, StorageNode};
 use penstock_placement::{ClusterMap, NodeEntry};
 use penstock_proto::{ClusterKey, Code, MapEpoch, NodeId, SystemClock};
-use penstock_s3::{Credentials, FrontOptions, Secret, serve};
+use penstock_s3::{FrontOptions, serve};
 use penstock_store::{ShardStore, StoreOptions};
 use penstock_transport::MemTransport;
 use tokio_util::sync::CancellationToken;
@@ -22,14 +24,6 @@ use crate::{Keys, Load, Mix, Operation, Pace, Report, Sizes, Spec};
 
 pub(super) const ACCESS_KEY: &str = "AKIDLOADTEST";
 pub(super) const SECRET_KEY: &str = "load/test/secret";
-
-struct OneKey;
-
-impl Credentials for OneKey {
-    fn secret_of(&self, access_key: &str) -> Option<Secret> {
-        (access_key == ACCESS_KEY).then(|| Secret::new(SECRET_KEY.to_owned()))
-    }
-}
 
 struct House {
     address: SocketAddr,
@@ -64,10 +58,13 @@ impl House {
         let executor = Executor::new(Arc::new(transport), pool(), ExecutorOptions::default());
         let entry = NodeEntry { id: NodeId(0), weight: 1, domain: Vec::new() };
         let map = ClusterMap { epoch: MapEpoch(1), nodes: vec![entry] };
-        let gateway = Gateway::new(Arc::new(MemKv::new()), executor, clock, GatewayOptions::new(code, map, key));
+        let kv = Arc::new(MemKv::new());
+        let root = RootAccount::new(ACCESS_KEY, Secret::new(SECRET_KEY));
+        let identities = Identities::open(Tables::new(kv.clone()), root, &MasterKey::new([7; 32])).await.unwrap();
+        let gateway = Gateway::new(kv, executor, clock, GatewayOptions::new(code, map, key));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
-        tokio::spawn(serve(listener, gateway, Arc::new(OneKey), FrontOptions::default(), shutdown.clone()));
+        tokio::spawn(serve(listener, gateway, identities, FrontOptions::default(), shutdown.clone()));
         Self { address, shutdown, _directory: directory }
     }
 

@@ -9,12 +9,14 @@ use penstock_buf::{BufPool, PoolOptions};
 use penstock_client::{Client, ClientOptions, Credentials, CredentialsProvider, Endpoint};
 use penstock_executor::{Executor, ExecutorOptions};
 use penstock_gateway::{Gateway, GatewayOptions};
+use penstock_identity::{Identities, MasterKey, RootAccount, Secret};
 use penstock_meta::kv::MemKv;
+use penstock_meta::tables::Tables;
 use penstock_node::{NodeOptions, StorageNode};
 use penstock_placement::{ClusterMap, NodeEntry};
 use penstock_proto::plan::NodeAddress;
 use penstock_proto::{Clock, ClusterKey, Code, ManualClock, MapEpoch, NodeId, SystemClock};
-use penstock_s3::{FrontOptions, Secret, serve};
+use penstock_s3::{FrontOptions, serve};
 use penstock_store::{ShardStore, StoreOptions};
 use penstock_transport::{MemTransport, TcpServerOptions, serve_tcp};
 use tempfile::TempDir;
@@ -25,14 +27,6 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const BUCKET: &str = "bucket";
 pub(crate) const MIB: usize = 1 << 20;
 const KEYS: (&str, &str) = ("ACCESSKEY", "a secret of some length");
-
-struct OneKey;
-
-impl penstock_s3::Credentials for OneKey {
-    fn secret_of(&self, access_key: &str) -> Option<Secret> {
-        (access_key == KEYS.0).then(|| Secret::new(KEYS.1))
-    }
-}
 
 pub(crate) struct House {
     pub(crate) gateway: Gateway,
@@ -83,17 +77,14 @@ impl House {
             plan_inline_bytes_max: inline_bytes_max,
             ..GatewayOptions::new(code, map, key)
         };
-        let gateway = Gateway::new(Arc::new(MemKv::new()), executor.clone(), clock.clone(), options);
+        let kv = Arc::new(MemKv::new());
+        let root = RootAccount::new(KEYS.0, Secret::new(KEYS.1));
+        let identities = Identities::open(Tables::new(kv.clone()), root, &MasterKey::new([7; 32])).await.unwrap();
+        let gateway = Gateway::new(kv, executor.clone(), clock.clone(), options);
         gateway.create_bucket(BUCKET, "").await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(
-            listener,
-            gateway.clone(),
-            Arc::new(OneKey),
-            FrontOptions::default(),
-            CancellationToken::new(),
-        ));
+        tokio::spawn(serve(listener, gateway.clone(), identities, FrontOptions::default(), CancellationToken::new()));
         Self { gateway, address, clock, nodes, listeners, executor, _directory: directory }
     }
 

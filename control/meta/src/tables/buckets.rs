@@ -15,15 +15,16 @@ impl Tables {
     /// # Errors
     /// [`TablesError::BucketExists`], [`TablesError::TooManyBuckets`], the store's.
     pub async fn create_bucket(&self, name: &str, region: &str, now_unix_ms: u64) -> Result<BucketRow> {
-        self.create_bucket_with(name, region, now_unix_ms, ObjectLockRow::Off, &[]).await
+        self.create_bucket_with("", name, region, now_unix_ms, ObjectLockRow::Off, &[]).await
     }
 
-    /// Makes a bucket with object lock (and then versioning) and settings from its beginning.
+    /// Makes a bucket of an account's (empty: the store's own) with object lock (and then versioning) and settings from its beginning.
     ///
     /// # Errors
     /// As [`Tables::create_bucket`]; [`TablesError::SettingTooLarge`].
     pub async fn create_bucket_with(
         &self,
+        owner: &str,
         name: &str,
         region: &str,
         now_unix_ms: u64,
@@ -40,6 +41,7 @@ impl Tables {
             lock,
             settings: 0,
             settings_version: 0,
+            owner: owner.to_owned(),
         };
         transaction!(self, |txn, row| {
             let key = keys::bucket(name);

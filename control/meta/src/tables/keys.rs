@@ -16,6 +16,8 @@ pub(super) const BUCKETS: u8 = b'B';
 pub(super) const COUNTERS: u8 = b'C';
 /// `G | not before, u64 | data id`.
 pub(super) const GARBAGE: u8 = b'G';
+/// `I | name`.
+pub(super) const IDENTITIES: u8 = b'I';
 /// `K | bucket id, u64 | kind, u16 | index, u32`.
 pub(super) const BUCKET_SETTINGS: u8 = b'K';
 /// `L | not before, u64 | id`.
@@ -72,6 +74,10 @@ pub(super) fn counter(name: &str) -> Vec<u8> {
 
 pub(super) fn setting(name: &str) -> Vec<u8> {
     key(SETTINGS, &[name.as_bytes()])
+}
+
+pub(super) fn identity(name: &str) -> Vec<u8> {
+    key(IDENTITIES, &[name.as_bytes()])
 }
 
 pub(super) fn bucket_settings(bucket: u64) -> Vec<u8> {

@@ -58,6 +58,7 @@ mod bucket_settings;
 mod buckets;
 mod error;
 mod garbage;
+mod identities;
 mod keys;
 mod listing;
 mod lists;

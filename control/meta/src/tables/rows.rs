@@ -42,6 +42,8 @@ pub struct BucketRow {
     pub settings: u64,
     /// Changes with every change of a setting: what was parsed from one may be kept by (bucket id, this).
     pub settings_version: u64,
+    /// The account that owns it; empty for the store's own.
+    pub owner: String,
 }
 
 /// Whether a bucket makes versions.

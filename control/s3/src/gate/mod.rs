@@ -109,6 +109,8 @@ pub(crate) enum Verdict {
     Serve(Op),
     /// Refused, but only those who can sign hear why.
     Refuse(Failure),
+    /// A browser asks whether it may ask: answered by the bucket's CORS rules, unsigned.
+    Preflight,
     /// Answered at once: it is the same for everybody and needs neither key nor body.
     Early(Failure),
 }
@@ -144,6 +146,9 @@ fn verdict(parts: &Parts, target: &Target, query: &Query, options: &FrontOptions
     if let Some(early) = early(parts, target) {
         return Verdict::Early(early);
     }
+    if parts.method == Method::OPTIONS {
+        return Verdict::Preflight;
+    }
     let op = match operation(&parts.method, target, query, &parts.headers) {
         Ok(op) => op,
         Err(failure) => return Verdict::Refuse(failure),
@@ -171,15 +176,7 @@ fn early(parts: &Parts, target: &Target) -> Option<Failure> {
         failure.details.push(("MaxSizeAllowed", limits::REQUEST_HEAD_BYTES_MAX.to_string()));
         return Some(failure);
     }
-    if parts.method == Method::OPTIONS {
-        // No bucket has a CORS configuration, so this is what AWS says to every preflight, and browsers obey it.
-        return Some(Failure::new(
-            StatusCode::FORBIDDEN,
-            "AccessForbidden",
-            "CORSResponse: CORS is not enabled for this bucket.",
-        ));
-    }
-    let known = [Method::GET, Method::HEAD, Method::PUT, Method::POST, Method::DELETE];
+    let known = [Method::OPTIONS, Method::GET, Method::HEAD, Method::PUT, Method::POST, Method::DELETE];
     if !known.contains(&parts.method) {
         return Some(not_allowed(&parts.method, target));
     }
@@ -322,7 +319,8 @@ fn check_query(op: Op, query: &Query) -> Result<(), Failure> {
         match key.as_str() {
             // SDKs name the operation that they mean; one that we did not recognise is not done as another.
             "x-id" if value == op.name() => continue,
-            _ if key.eq_ignore_ascii_case("X-Amz-Security-Token") => return Err(no_temporary_keys()),
+            // Authentication reads it.
+            _ if presigned && key.eq_ignore_ascii_case("X-Amz-Security-Token") => continue,
             _ if presigned && key.eq_ignore_ascii_case("X-Amz-Content-Sha256") && value == "UNSIGNED-PAYLOAD" => {
                 continue;
             }
@@ -331,13 +329,6 @@ fn check_query(op: Op, query: &Query) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn no_temporary_keys() -> Failure {
-    Failure::bad(
-        "InvalidToken",
-        "The provided token is malformed or otherwise invalid: there are no temporary keys here.",
-    )
 }
 
 fn check_headers(op: Op, headers: &HeaderMap, options: &FrontOptions) -> Result<(), Failure> {
@@ -361,10 +352,7 @@ fn check_headers(op: Op, headers: &HeaderMap, options: &FrontOptions) -> Result<
             continue;
         }
         let Some(entry) = HEADERS.iter().find(|entry| entry.name == name && entry.ops.has(op)) else {
-            return Err(match name {
-                "x-amz-security-token" => no_temporary_keys(),
-                _ => Failure::header_not_implemented(name),
-            });
+            return Err(Failure::header_not_implemented(name));
         };
         let text = wire::utf8(value).map(str::trim);
         match entry.rule {
@@ -372,11 +360,6 @@ fn check_headers(op: Op, headers: &HeaderMap, options: &FrontOptions) -> Result<
             Rule::OneOf(allowed) => {
                 if !text.is_some_and(|text| allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(text))) {
                     return Err(Failure::header_not_implemented(name));
-                }
-            }
-            Rule::Account => {
-                if text != Some(options.account_id.as_str()) {
-                    return Err(Failure::access_denied("Access Denied: the bucket belongs to another account."));
                 }
             }
         }

@@ -83,6 +83,26 @@ operations! {
     PutObjectRetention: ["retention", "versionId"];
     GetObjectLegalHold: ["legal-hold", "versionId"];
     PutObjectLegalHold: ["legal-hold", "versionId"];
+    GetBucketPolicy: ["policy"];
+    PutBucketPolicy: ["policy"];
+    DeleteBucketPolicy: ["policy"];
+    GetBucketPolicyStatus: ["policyStatus"];
+    GetPublicAccessBlock: ["publicAccessBlock"];
+    PutPublicAccessBlock: ["publicAccessBlock"];
+    DeletePublicAccessBlock: ["publicAccessBlock"];
+    GetBucketOwnershipControls: ["ownershipControls"];
+    PutBucketOwnershipControls: ["ownershipControls"];
+    GetBucketAcl: ["acl"];
+    PutBucketAcl: ["acl"];
+    GetObjectAcl: ["acl", "versionId"];
+    PutObjectAcl: ["acl", "versionId"];
+    GetBucketCors: ["cors"];
+    PutBucketCors: ["cors"];
+    DeleteBucketCors: ["cors"];
+    GetBucketReplication: ["replication"];
+    GetBucketAccelerateConfiguration: ["accelerate"];
+    GetBucketRequestPayment: ["requestPayment"];
+    GetBucketLogging: ["logging"];
 }
 
 /// What a sub-resource is of.
@@ -110,6 +130,26 @@ pub(crate) const SUB_RESOURCES: &[(On, &str, &str, Op)] = &[
     (On::Bucket, "GET", "lifecycle", Op::GetBucketLifecycleConfiguration),
     (On::Bucket, "PUT", "lifecycle", Op::PutBucketLifecycleConfiguration),
     (On::Bucket, "DELETE", "lifecycle", Op::DeleteBucketLifecycle),
+    (On::Bucket, "GET", "policy", Op::GetBucketPolicy),
+    (On::Bucket, "PUT", "policy", Op::PutBucketPolicy),
+    (On::Bucket, "DELETE", "policy", Op::DeleteBucketPolicy),
+    (On::Bucket, "GET", "policyStatus", Op::GetBucketPolicyStatus),
+    (On::Bucket, "GET", "publicAccessBlock", Op::GetPublicAccessBlock),
+    (On::Bucket, "PUT", "publicAccessBlock", Op::PutPublicAccessBlock),
+    (On::Bucket, "DELETE", "publicAccessBlock", Op::DeletePublicAccessBlock),
+    (On::Bucket, "GET", "ownershipControls", Op::GetBucketOwnershipControls),
+    (On::Bucket, "PUT", "ownershipControls", Op::PutBucketOwnershipControls),
+    (On::Bucket, "GET", "acl", Op::GetBucketAcl),
+    (On::Bucket, "PUT", "acl", Op::PutBucketAcl),
+    (On::Object, "GET", "acl", Op::GetObjectAcl),
+    (On::Object, "PUT", "acl", Op::PutObjectAcl),
+    (On::Bucket, "GET", "cors", Op::GetBucketCors),
+    (On::Bucket, "PUT", "cors", Op::PutBucketCors),
+    (On::Bucket, "DELETE", "cors", Op::DeleteBucketCors),
+    (On::Bucket, "GET", "replication", Op::GetBucketReplication),
+    (On::Bucket, "GET", "accelerate", Op::GetBucketAccelerateConfiguration),
+    (On::Bucket, "GET", "requestPayment", Op::GetBucketRequestPayment),
+    (On::Bucket, "GET", "logging", Op::GetBucketLogging),
     (On::Object, "POST", "uploads", Op::CreateMultipartUpload),
     (On::Object, "GET", "tagging", Op::GetObjectTagging),
     (On::Object, "PUT", "tagging", Op::PutObjectTagging),
@@ -175,8 +215,6 @@ pub(crate) enum Rule {
     Ignored,
     /// These values ask for what we do anyway (without regard to case); others are refused.
     OneOf(&'static [&'static str]),
-    /// It must be our account, else 403.
-    Account,
 }
 
 /// A header that is known.
@@ -195,6 +233,15 @@ const fn header(name: &'static str, ops: Ops, rule: Rule) -> Header {
 
 /// Operations that make an object or an upload.
 const MAKES: Ops = Ops::Of(&[Op::PutObject, Op::CopyObject, Op::CreateMultipartUpload]);
+/// Operations that may set an ACL.
+const SETS_ACL: Ops = Ops::Of(&[
+    Op::PutObject,
+    Op::CopyObject,
+    Op::CreateMultipartUpload,
+    Op::CreateBucket,
+    Op::PutBucketAcl,
+    Op::PutObjectAcl,
+]);
 /// Operations whose body is object data.
 const BODY: Ops = Ops::Of(&[Op::PutObject, Op::UploadPart]);
 /// Operations with any body.
@@ -226,8 +273,9 @@ pub(crate) const HEADERS: &[Header] = &[
     header("x-amz-api-version", Ops::All, Rule::OneOf(&["2006-03-01"])),
     // "I accept the charges of a requester-pays bucket." There are neither charges nor such buckets.
     header("x-amz-request-payer", Ops::All, Rule::OneOf(&["requester"])),
-    header("x-amz-expected-bucket-owner", Ops::All, Rule::Account),
-    header("x-amz-source-expected-bucket-owner", COPIES, Rule::Account),
+    header("x-amz-expected-bucket-owner", Ops::All, Rule::Read),
+    header("x-amz-security-token", Ops::All, Rule::Read),
+    header("x-amz-source-expected-bucket-owner", COPIES, Rule::Read),
     // Checksums. An algorithm that is not here is refused by name.
     header("x-amz-checksum-crc32", CHECKSUM, Rule::Read),
     header("x-amz-checksum-crc32c", CHECKSUM, Rule::Read),
@@ -248,9 +296,15 @@ pub(crate) const HEADERS: &[Header] = &[
     header("x-amz-checksum-type", Ops::Of(&[Op::CreateMultipartUpload, Op::CompleteMultipartUpload]), Rule::Read),
     header("x-amz-checksum-mode", READS, Rule::OneOf(&["ENABLED"])),
     header("x-amz-mp-object-size", Ops::Of(&[Op::CompleteMultipartUpload]), Rule::Read),
-    // What we do: one account owns all and nobody else has access.
-    header("x-amz-acl", MAKES, Rule::OneOf(&["private", "bucket-owner-full-control"])),
-    header("x-amz-acl", Ops::Of(&[Op::CreateBucket]), Rule::OneOf(&["private"])),
+    // ACLs are off in every bucket (BucketOwnerEnforced): `ops::acl` says what AWS says to those who set one.
+    header("x-amz-acl", SETS_ACL, Rule::Read),
+    header("x-amz-grant-full-control", SETS_ACL, Rule::Read),
+    header("x-amz-grant-read", SETS_ACL, Rule::Read),
+    header("x-amz-grant-read-acp", SETS_ACL, Rule::Read),
+    header("x-amz-grant-write", SETS_ACL, Rule::Read),
+    header("x-amz-grant-write-acp", SETS_ACL, Rule::Read),
+    // "I know that this policy may lock me out": the account's root can always replace it.
+    header("x-amz-confirm-remove-self-bucket-access", Ops::Of(&[Op::PutBucketPolicy]), Rule::OneOf(&["true", "false"])),
     header("x-amz-object-ownership", Ops::Of(&[Op::CreateBucket]), Rule::OneOf(&["BucketOwnerEnforced"])),
     header("x-amz-bucket-object-lock-enabled", Ops::Of(&[Op::CreateBucket]), Rule::OneOf(&["true", "false"])),
     header("x-amz-object-lock-mode", MAKES, Rule::Read),

@@ -15,6 +15,12 @@ use crate::xml::Xml;
 const CLASSIC_REGION: &str = "us-east-1";
 
 impl Call {
+    /// The caller's account as buckets say whose they are: empty for the store's own.
+    fn owner_of_new(&self) -> String {
+        let account = self.access.principal.as_ref().map_or("", |principal| principal.account_id());
+        if account == self.front.identities.root_account_id() { String::new() } else { account.to_owned() }
+    }
+
     fn region_of(&self, bucket: &BucketInfo) -> String {
         if bucket.region.is_empty() { self.front.options.region.clone() } else { bucket.region.clone() }
     }
@@ -25,9 +31,10 @@ pub(super) async fn list(call: Call) -> Result<Answer, Failure> {
     let region = call.query.get("bucket-region");
     let after = call.query.get("continuation-token").map(wire::from_continuation_token).transpose()?;
     let max = call.number("max-buckets").and_then(|max| usize::try_from(max).ok());
-    let page = call.gateway().list_buckets(ListBuckets { prefix: prefix.clone(), after, max }).await?;
+    let owner = Some(call.owner_of_new());
+    let page = call.gateway().list_buckets(ListBuckets { prefix: prefix.clone(), after, max, owner }).await?;
     Ok(respond::xml(Xml::document("ListAllMyBucketsResult", |xml| {
-        write_owner(xml, "Owner", &call);
+        write_caller(xml, "Owner", &call);
         xml.element("Buckets", |xml| {
             let asked_for = |bucket: &&BucketInfo| region.is_none_or(|region| call.region_of(bucket) == region);
             for bucket in page.buckets.iter().filter(asked_for) {
@@ -47,11 +54,23 @@ pub(super) async fn list(call: Call) -> Result<Answer, Failure> {
     })))
 }
 
-/// `<Owner>` or `<Initiator>`: always the one account.
+/// `<Owner>` or `<Initiator>`: the account that owns the bucket.
 pub(super) fn write_owner(xml: &mut Xml, element: &str, call: &Call) {
+    let (id, name) = call.access.bucket.as_ref().map_or(("", ""), |bucket| (&bucket.owner.0, &bucket.owner.1));
+    write_account(xml, element, id, name);
+}
+
+/// The account that asks.
+fn write_caller(xml: &mut Xml, element: &str, call: &Call) {
+    if let Some(principal) = &call.access.principal {
+        write_account(xml, element, principal.canonical_id(), principal.account_name());
+    }
+}
+
+fn write_account(xml: &mut Xml, element: &str, id: &str, name: &str) {
     xml.element(element, |xml| {
-        xml.text("ID", &call.front.options.owner_id);
-        xml.text("DisplayName", "penstock");
+        xml.text("ID", id);
+        xml.text("DisplayName", name);
     });
 }
 
@@ -74,7 +93,7 @@ pub(super) async fn create(mut call: Call) -> Result<Answer, Failure> {
     let bucket = call.bucket();
     let object_lock =
         call.header("x-amz-bucket-object-lock-enabled")?.is_some_and(|enabled| enabled.eq_ignore_ascii_case("true"));
-    let request = CreateBucket { name: bucket.clone(), region, object_lock, settings };
+    let request = CreateBucket { name: bucket.clone(), owner: call.owner_of_new(), region, object_lock, settings };
     call.gateway().create_bucket_with(request).await?;
     let mut answer = respond::empty(StatusCode::OK);
     set(answer.headers_mut(), LOCATION, &format!("/{bucket}"));

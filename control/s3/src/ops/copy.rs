@@ -1,6 +1,6 @@
 //! CopyObject and UploadPartCopy.
 
-use penstock_gateway::api::{CopyObject, CopySource, MetadataDirective, RangeSpec, UploadPartCopy};
+use penstock_gateway::api::{CopyObject, CopySource, MetadataDirective, ObjectName, RangeSpec, UploadPartCopy};
 use percent_encoding::percent_decode_str;
 
 use super::digests::{self, write_checksum, write_object_checksum};
@@ -11,6 +11,13 @@ use crate::wire;
 use crate::xml::Xml;
 
 impl Call {
+    /// What is copied from, where something is.
+    pub(crate) fn source(&self) -> Result<Option<ObjectName>, Failure> {
+        let Some(text) = self.header("x-amz-copy-source")? else { return Ok(None) };
+        let (bucket, key, version_id) = parse_copy_source(text)?;
+        Ok(Some(ObjectName { bucket, key, version_id }))
+    }
+
     /// `x-amz-copy-source` and the conditions on it.
     fn copy_source(&self) -> Result<CopySource, Failure> {
         let text = self.header("x-amz-copy-source")?.unwrap_or_default();

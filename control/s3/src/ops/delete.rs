@@ -18,7 +18,7 @@ use crate::xml::Xml;
 /// # Errors
 /// MalformedXML. CDATA sections are refused: the parser would skip them, and a key that is not read right must not be
 /// deleted.
-pub(super) fn from_xml<T: for<'x> Deserialize<'x>>(body: &[u8]) -> Result<T, Failure> {
+pub(crate) fn from_xml<T: for<'x> Deserialize<'x>>(body: &[u8]) -> Result<T, Failure> {
     let text = std::str::from_utf8(body).map_err(|_| Failure::malformed_xml())?;
     if text.contains("<![CDATA[") || text.contains("<!DOCTYPE") {
         return Err(Failure::malformed_xml());
@@ -93,11 +93,12 @@ pub(super) async fn many(mut call: Call) -> Result<Answer, Failure> {
     }
     let (bucket, bypass) = (call.bucket(), call.bypasses_governance()?);
     // What is wrong with one entry fails that entry alone.
-    let entries: Vec<(Named, Result<DeleteObject, Failure>)> = request
-        .objects
-        .into_iter()
-        .map(|object| ((object.key.clone(), object.version_id.clone()), entry(&bucket, object, bypass)))
-        .collect();
+    let mut entries: Vec<(Named, Result<DeleteObject, Failure>)> = Vec::with_capacity(request.objects.len());
+    for object in request.objects {
+        let named = (object.key.clone(), object.version_id.clone());
+        let allowed = call.access.may_delete(&call.front, &object.key, object.version_id.as_deref(), bypass).await;
+        entries.push((named, allowed.and_then(|()| entry(&bucket, object, bypass))));
+    }
     let wanted: Vec<DeleteObject> = entries.iter().filter_map(|(_, entry)| entry.as_ref().ok().cloned()).collect();
     let mut done = if wanted.is_empty() {
         call.gateway().head_bucket(&bucket).await?;

@@ -1,5 +1,6 @@
 //! The operations: what a request says becomes the gateway's types, what the gateway answers becomes HTTP.
 
+mod acl;
 mod attributes;
 mod bucket;
 mod copy;
@@ -11,7 +12,10 @@ mod lock;
 mod multipart;
 mod native;
 mod object;
-mod settings;
+mod policy;
+mod probes;
+pub(crate) mod public;
+pub(crate) mod settings;
 mod slow;
 mod tagging;
 mod versions;
@@ -26,6 +30,7 @@ use penstock_gateway::Gateway;
 use penstock_gateway::api::{Conditions, EtagCondition, ObjectHeaders, ObjectName, UnixMs};
 use s3s::TrailingHeaders;
 
+use crate::access::{self, Access};
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::gate::{Op, Query, Target};
@@ -34,6 +39,8 @@ use crate::respond::{self, Answer};
 use crate::server::Front;
 use crate::streams::Payload;
 use crate::wire;
+
+pub(crate) use self::delete::from_xml;
 
 /// An authenticated request that the gate has understood.
 pub(crate) struct Call {
@@ -47,13 +54,28 @@ pub(crate) struct Call {
     pub(crate) exchange: Arc<Exchange>,
     /// Who signed it.
     pub(crate) access_key: String,
+    /// Who asks, and what is known of the bucket.
+    pub(crate) access: Arc<Access>,
 }
 
-/// Performs `op`.
+/// Performs `op`, if the caller may: whatever way a request came, it goes through here.
 ///
 /// # Errors
 /// What the client is told.
 pub(crate) async fn run(op: Op, mut call: Call) -> Result<Answer, Failure> {
+    access::authorize(op, &mut call).await?;
+    let access = call.access.clone();
+    perform(op, call).await.map_err(|failure| match failure.code.as_ref() {
+        // Who may not list is not told what is not there.
+        "NoSuchKey" | "NoSuchVersion" if op.only_reads() && !access.may_list() => {
+            Failure::access_denied("Access Denied")
+        }
+        _ => failure,
+    })
+}
+
+async fn perform(op: Op, mut call: Call) -> Result<Answer, Failure> {
+    acl::check(op, &call)?;
     if matches!(op, Op::GetObject | Op::PutObject | Op::UploadPart) {
         match native::take(op, call).await? {
             Ok(answer) => return Ok(answer),
@@ -99,6 +121,25 @@ pub(crate) async fn run(op: Op, mut call: Call) -> Result<Answer, Failure> {
         Op::PutObjectLegalHold => lock::put_legal_hold(call).await,
         Op::GetBucketTagging => settings::get(call, &tagging::OF_BUCKET).await,
         Op::PutBucketTagging => settings::put(call, &tagging::OF_BUCKET).await,
+        Op::GetBucketPolicy => policy::get(call).await,
+        Op::PutBucketPolicy => policy::put(call).await,
+        Op::DeleteBucketPolicy => settings::delete(call, &policy::DOCUMENT).await,
+        Op::GetBucketPolicyStatus => policy::status(call),
+        Op::GetPublicAccessBlock => settings::get(call, &public::BLOCK).await,
+        Op::PutPublicAccessBlock => settings::put(call, &public::BLOCK).await,
+        Op::DeletePublicAccessBlock => settings::delete(call, &public::BLOCK).await,
+        Op::GetBucketOwnershipControls => public::get_ownership(),
+        Op::PutBucketOwnershipControls => public::put_ownership(call).await,
+        Op::GetBucketAcl => acl::of_bucket(&call),
+        Op::GetObjectAcl => acl::of_object(call).await,
+        Op::PutBucketAcl | Op::PutObjectAcl => Err(acl::not_supported()),
+        Op::GetBucketCors => settings::get(call, &probes::CORS).await,
+        Op::PutBucketCors => settings::put(call, &probes::CORS).await,
+        Op::DeleteBucketCors => settings::delete(call, &probes::CORS).await,
+        Op::GetBucketReplication => Err(probes::no_replication()),
+        Op::GetBucketAccelerateConfiguration => Ok(probes::accelerate()),
+        Op::GetBucketRequestPayment => Ok(probes::request_payment()),
+        Op::GetBucketLogging => Ok(probes::logging()),
         Op::DeleteBucketTagging => settings::delete(call, &tagging::OF_BUCKET).await,
     }
 }
@@ -123,7 +164,7 @@ impl Call {
     }
 
     /// The object, or the version of one, that the request is about.
-    fn object_name(&self) -> ObjectName {
+    pub(crate) fn object_name(&self) -> ObjectName {
         ObjectName { bucket: self.bucket(), key: self.key(), version_id: self.version_id() }
     }
 
@@ -133,7 +174,7 @@ impl Call {
     }
 
     /// A header's value.
-    fn header(&self, name: &str) -> Result<Option<&str>, Failure> {
+    pub(crate) fn header(&self, name: &str) -> Result<Option<&str>, Failure> {
         wire::header(&self.headers, name)
     }
 

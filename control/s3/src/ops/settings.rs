@@ -59,6 +59,6 @@ pub(super) async fn delete_kind(call: Call, kind: BucketSetting) -> Result<Answe
 }
 
 /// 500 for a stored document that this release can't read.
-pub(super) fn unreadable(error: impl std::fmt::Display) -> Failure {
+pub(crate) fn unreadable(error: impl std::fmt::Display) -> Failure {
     Failure::internal(format!("A stored bucket setting can't be read: {error}"))
 }

@@ -102,6 +102,7 @@ pub(super) async fn get_of_object(call: Call) -> Result<Answer, Failure> {
 
 pub(super) async fn put_of_object(mut call: Call) -> Result<Answer, Failure> {
     let tags = parse(&call.document().await?)?;
+    call.access.may_tag(&call.object_name(), &tags)?;
     let version_id = call.gateway().put_object_tags(&call.object_name(), tags).await?;
     let mut answer = respond::empty(StatusCode::OK);
     set_version(answer.headers_mut(), version_id.as_deref());

@@ -7,11 +7,13 @@ use std::time::Duration;
 use penstock_buf::{BufPool, PoolOptions};
 use penstock_executor::{Executor, ExecutorOptions};
 use penstock_gateway::{Gateway, GatewayOptions};
+use penstock_identity::{Identities, MasterKey, RootAccount, Secret};
 use penstock_meta::kv::MemKv;
+use penstock_meta::tables::Tables;
 use penstock_node::{NodeOptions, StorageNode};
 use penstock_placement::{ClusterMap, NodeEntry};
 use penstock_proto::{Clock, ClusterKey, Code, ManualClock, MapEpoch, NodeId};
-use penstock_s3::{Credentials, FrontOptions, Secret, serve};
+use penstock_s3::{FrontOptions, serve};
 use penstock_store::{ShardStore, StoreOptions};
 use penstock_transport::MemTransport;
 use tempfile::TempDir;
@@ -24,14 +26,6 @@ use crate::client::{ACCESS_KEY, Connection, OTHER_ACCESS_KEY, Reply, Request, SE
 pub(crate) const BUCKET: &str = "bucket";
 pub(crate) const MIB: usize = 1 << 20;
 const PAST_GRACE_MS: u64 = 61_000;
-
-struct OneKey;
-
-impl Credentials for OneKey {
-    fn secret_of(&self, access_key: &str) -> Option<Secret> {
-        [ACCESS_KEY, OTHER_ACCESS_KEY].contains(&access_key).then(|| Secret::new(SECRET_KEY))
-    }
-}
 
 pub(crate) struct House {
     pub(crate) gateway: Gateway,
@@ -94,12 +88,16 @@ impl House {
         let map = ClusterMap { epoch: MapEpoch(1), nodes: entries.collect() };
         let gateway_options =
             GatewayOptions { garbage_interval: None, buffers: Some(pool), ..GatewayOptions::new(code, map, key) };
-        let gateway = Gateway::new(Arc::new(MemKv::new()), executor, clock.clone(), gateway_options);
+        let kv = Arc::new(MemKv::new());
+        let other = Some((OTHER_ACCESS_KEY.to_owned(), Secret::new(SECRET_KEY)));
+        let root = RootAccount { other, ..RootAccount::new(ACCESS_KEY, Secret::new(SECRET_KEY)) };
+        let identities = Identities::open(Tables::new(kv.clone()), root, &MasterKey::new([7; 32])).await.unwrap();
+        let gateway = Gateway::new(kv.clone(), executor, clock.clone(), gateway_options);
         gateway.create_bucket(BUCKET, "").await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, gateway.clone(), Arc::new(OneKey), options, shutdown.clone()));
+        let serving = tokio::spawn(serve(listener, gateway.clone(), identities, options, shutdown.clone()));
         Self { gateway, address, shutdown, serving, clock, stores, _directory: directory }
     }
 

@@ -1,0 +1,318 @@
+//! `penstock admin`: users, keys, policies and accounts of a running store, by the same signed IAM calls that boto3 makes.
+//!
+//! One call a run, over plain HTTP/1.1. Who may do what is the server's to say; what it answers is printed as `name value`
+//! lines, a new secret among them (standard output is where it is promised to be).
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Subcommand};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use penstock_identity::Secret;
+use s3s_sigv4::{AmzDate, Payload};
+use tokio::net::TcpStream;
+
+use crate::Fatal;
+use crate::identity::{ROOT_CREDENTIALS_FILE, RootCredentials};
+
+/// How long a call may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest answer: a page of a list.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// Where the store is and who asks.
+#[derive(Debug, Args)]
+pub(crate) struct AdminArguments {
+    /// The store's S3 endpoint. Plain HTTP: run this where the network is trusted.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9000", env = "AWS_ENDPOINT_URL", global = true)]
+    endpoint: String,
+    /// The store's directory, whose root key pair is used. Without it: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and
+    /// AWS_SESSION_TOKEN).
+    #[arg(long, value_name = "DIR", global = true)]
+    data: Option<PathBuf>,
+    #[command(subcommand)]
+    what: Admin,
+}
+
+#[derive(Debug, Subcommand)]
+enum Admin {
+    /// Users.
+    #[command(subcommand)]
+    User(User),
+    /// Access keys.
+    #[command(subcommand)]
+    Key(Key),
+    /// Policies of users.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Accounts: each has its own users and buckets, and a root. The store's own account sees to them.
+    #[command(subcommand)]
+    Account(Account),
+}
+
+#[derive(Debug, Subcommand)]
+enum User {
+    /// Make a user. It can do nothing until it has a key and a policy.
+    Create { name: String },
+    /// Remove a user that has no keys and policies any more.
+    Delete { name: String },
+    /// List users.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+enum Key {
+    /// Make an access key for a user; its secret is shown once.
+    Create { user: String },
+    /// Remove an access key.
+    Delete { user: String, id: String },
+    /// Let an access key open nothing, without removing it.
+    Disable { user: String, id: String },
+    /// The opposite of disable.
+    Enable { user: String, id: String },
+    /// List a user's access keys.
+    List { user: String },
+}
+
+#[derive(Debug, Subcommand)]
+enum Policy {
+    /// Give a user the policy in a file (IAM's JSON), in place of the one of that name.
+    Put { user: String, name: String, file: PathBuf },
+    /// Show a user's policy.
+    Get { user: String, name: String },
+    /// Remove a user's policy.
+    Delete { user: String, name: String },
+    /// List a user's policies.
+    List { user: String },
+    /// Give a user one of the policies that are known by ARN, such as arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess.
+    Attach { user: String, arn: String },
+    /// Take it away again.
+    Detach { user: String, arn: String },
+}
+
+#[derive(Debug, Subcommand)]
+enum Account {
+    /// Make an account, and the key pair of its root, which is shown once.
+    Create { name: String },
+    /// Remove an account that has no users and roles, by its id.
+    Delete { id: String },
+    /// List accounts.
+    List,
+}
+
+type Parameters = Vec<(&'static str, String)>;
+
+impl Admin {
+    /// The action and its parameters.
+    fn call(self) -> Result<(&'static str, Parameters), Fatal> {
+        let user = |user: String| ("UserName", user);
+        let policy = |name: String| ("PolicyName", name);
+        let status = |id: String, status: &str| [("AccessKeyId", id), ("Status", status.to_owned())];
+        Ok(match self {
+            Self::User(User::Create { name }) => ("CreateUser", vec![user(name)]),
+            Self::User(User::Delete { name }) => ("DeleteUser", vec![user(name)]),
+            Self::User(User::List) => ("ListUsers", vec![("MaxItems", "1000".to_owned())]),
+            Self::Key(Key::Create { user: name }) => ("CreateAccessKey", vec![user(name)]),
+            Self::Key(Key::List { user: name }) => ("ListAccessKeys", vec![user(name)]),
+            Self::Key(Key::Delete { user: name, id }) => ("DeleteAccessKey", vec![user(name), ("AccessKeyId", id)]),
+            Self::Key(Key::Disable { user: name, id }) => {
+                ("UpdateAccessKey", [vec![user(name)], status(id, "Inactive").to_vec()].concat())
+            }
+            Self::Key(Key::Enable { user: name, id }) => {
+                ("UpdateAccessKey", [vec![user(name)], status(id, "Active").to_vec()].concat())
+            }
+            Self::Policy(Policy::Put { user: name, name: policy_name, file }) => {
+                let text = std::fs::read_to_string(&file).map_err(|error| Fatal::doing(file.display(), error))?;
+                ("PutUserPolicy", vec![user(name), policy(policy_name), ("PolicyDocument", text)])
+            }
+            Self::Policy(Policy::Get { user: name, name: wanted }) => {
+                ("GetUserPolicy", vec![user(name), policy(wanted)])
+            }
+            Self::Policy(Policy::Delete { user: name, name: wanted }) => {
+                ("DeleteUserPolicy", vec![user(name), policy(wanted)])
+            }
+            Self::Policy(Policy::List { user: name }) => ("ListUserPolicies", vec![user(name)]),
+            Self::Policy(Policy::Attach { user: name, arn }) => {
+                ("AttachUserPolicy", vec![user(name), ("PolicyArn", arn)])
+            }
+            Self::Policy(Policy::Detach { user: name, arn }) => {
+                ("DetachUserPolicy", vec![user(name), ("PolicyArn", arn)])
+            }
+            Self::Account(Account::Create { name }) => ("PenstockCreateAccount", vec![("AccountName", name)]),
+            Self::Account(Account::Delete { id }) => ("PenstockDeleteAccount", vec![("AccountId", id)]),
+            Self::Account(Account::List) => ("PenstockListAccounts", vec![("MaxItems", "1000".to_owned())]),
+        })
+    }
+}
+
+/// Who asks.
+struct Signer {
+    access_key: String,
+    secret: Secret,
+    token: Option<String>,
+}
+
+fn signer(data: Option<&Path>) -> Result<Signer, Fatal> {
+    if let Some(folder) = data {
+        let path = folder.join(ROOT_CREDENTIALS_FILE);
+        let text = std::fs::read_to_string(&path).map_err(|error| Fatal::doing(path.display(), error))?;
+        let pair: RootCredentials = toml::from_str(&text).map_err(|error| Fatal::doing(path.display(), error))?;
+        let secret = Secret::new(pair.secret_access_key);
+        return Ok(Signer { access_key: pair.access_key_id, secret, token: None });
+    }
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    match (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
+        (Some(access_key), Some(secret)) => {
+            Ok(Signer { access_key, secret: Secret::new(secret), token: variable("AWS_SESSION_TOKEN") })
+        }
+        _ => Err(Fatal(
+            "who asks? Give --data DIR (the store's directory), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                .to_owned(),
+        )),
+    }
+}
+
+fn encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(text.len() * 2);
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            byte => drop(write!(out, "%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// `20260131T120000Z`.
+fn amz_date(unix_s: u64) -> Result<AmzDate, Fatal> {
+    let (days, second) = (unix_s / 86_400, unix_s % 86_400);
+    // Days since 1970 to a date (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+    let z = days + 719_468;
+    let era = z / 146_097;
+    let doe = z % 146_097;
+    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
+    let year = yoe + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    let text = format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z");
+    AmzDate::parse(&text).map_err(|_| Fatal(format!("the clock says {text}, which is no date to sign with")))
+}
+
+/// The head of a signed call with this body.
+fn signed(host: &str, body: &str, signer: &Signer, date: &AmzDate) -> http::request::Builder {
+    let content_type = "application/x-www-form-urlencoded; charset=utf-8";
+    let iso = date.fmt_iso8601();
+    let mut headers = vec![("content-type", content_type), ("host", host), ("x-amz-date", iso.as_str())];
+    if let Some(token) = &signer.token {
+        headers.push(("x-amz-security-token", token));
+    }
+    let hash = hex::encode(penstock_digest::Sha256Hasher::of(body.as_bytes()));
+    let query: [(&str, &str); 0] = [];
+    let canonical =
+        s3s_sigv4::create_canonical_request("POST", "/", &query, headers.as_slice(), Payload::SingleChunk(&hash));
+    let to_sign = s3s_sigv4::create_string_to_sign(&canonical, date, "us-east-1", "iam");
+    let signature = s3s_sigv4::calculate_signature(&to_sign, signer.secret.expose(), date, "us-east-1", "iam");
+    let names: Vec<&str> = headers.iter().map(|(name, _)| *name).collect();
+    let day = date.fmt_date();
+    let authorization = format!(
+        "AWS4-HMAC-SHA256 Credential={}/{day}/us-east-1/iam/aws4_request, SignedHeaders={}, Signature={signature}",
+        signer.access_key,
+        names.join(";"),
+    );
+    let mut request = http::Request::post("/").header("authorization", authorization);
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    request
+}
+
+/// `penstock admin`.
+#[allow(clippy::print_stdout, reason = "standard output is where the answer is promised to be")]
+pub(crate) async fn run(arguments: AdminArguments) -> Result<(), Fatal> {
+    let signer = signer(arguments.data.as_deref())?;
+    let (action, parameters) = arguments.what.call()?;
+    let mut body = format!("Action={action}&Version=2010-05-08");
+    for (name, value) in &parameters {
+        body.push_str(&format!("&{name}={}", encoded(value)));
+    }
+    let Some(host) = arguments.endpoint.strip_prefix("http://") else {
+        return Err(Fatal(format!("{}: an endpoint is http://HOST:PORT", arguments.endpoint)));
+    };
+    let host = host.trim_end_matches('/').to_owned();
+    let address = if host.contains(':') { host.clone() } else { format!("{host}:80") };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let request = signed(&host, &body, &signer, &amz_date(now)?)
+        .body(Full::new(bytes::Bytes::from(body)))
+        .map_err(|error| Fatal::doing("the call", error))?;
+    let call = async {
+        let failed = |error: &dyn std::fmt::Display| Fatal(format!("{}: {error}", arguments.endpoint));
+        let stream = TcpStream::connect(&address).await.map_err(|error| failed(&error))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
+        let driving = tokio::spawn(connection);
+        let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
+        let status = response.status();
+        let body =
+            Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| failed(&error))?;
+        driving.abort();
+        Ok::<_, Fatal>((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+    };
+    let (status, answer) = tokio::time::timeout(CALL_TIMEOUT, call)
+        .await
+        .map_err(|_| Fatal(format!("{} did not answer within {CALL_TIMEOUT:?}", arguments.endpoint)))??;
+    if !status.is_success() {
+        let found = |name: &str| leaves(&answer).into_iter().find(|(leaf, _)| leaf == name).map(|(_, text)| text);
+        let (code, message) = (found("Code").unwrap_or_default(), found("Message").unwrap_or_default());
+        return Err(Fatal(format!("{action}: {status} {code}: {message}")));
+    }
+    for (name, text) in leaves(&answer).into_iter().filter(|(name, _)| name != "RequestId") {
+        println!("{name} {text}");
+    }
+    Ok(())
+}
+
+/// The elements of a document that hold text and no elements, in order.
+fn leaves(document: &str) -> Vec<(String, String)> {
+    let mut leaves = Vec::new();
+    let mut pieces = document.split('<').skip(1).peekable();
+    while let Some(piece) = pieces.next() {
+        let (Some((tag, text)), Some(next)) = (piece.split_once('>'), pieces.peek()) else { continue };
+        if !tag.starts_with('/') && next.split('>').next() == Some(&format!("/{tag}")) {
+            leaves.push((tag.to_owned(), unescaped(text)));
+        }
+    }
+    leaves
+}
+
+fn unescaped(text: &str) -> String {
+    text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_to_sign_with() {
+        for (unix_s, want) in [
+            (0, "19700101T000000Z"),
+            (951_782_399, "20000228T235959Z"),
+            (951_782_400, "20000229T000000Z"),
+            (1_772_366_400, "20260301T120000Z"),
+            (4_107_542_400, "21000301T000000Z"),
+        ] {
+            assert_eq!(amz_date(unix_s).unwrap().fmt_iso8601().as_str(), want);
+        }
+    }
+
+    #[test]
+    fn answers_are_read_as_names_and_texts() {
+        let document = "<R xmlns=\"x\"><A><B>1 &lt; 2</B><C></C></A><B>3</B></R>";
+        let want = [("B", "1 < 2"), ("C", ""), ("B", "3")];
+        assert_eq!(leaves(document), want.map(|(name, text)| (name.to_owned(), text.to_owned())));
+    }
+}
