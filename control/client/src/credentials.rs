@@ -88,9 +88,12 @@ struct Provider {
     known: tokio::sync::Mutex<Option<Credentials>>,
 }
 
+/// What an environment variable is, by its name.
+type Variables = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 enum Source {
     Fixed(Credentials),
-    Chain { variable: Box<dyn Fn(&str) -> Option<String> + Send + Sync> },
+    Chain { variable: Variables },
 }
 
 impl CredentialsProvider {
