@@ -104,6 +104,18 @@ pub(crate) const TESTS: &[LabTest] = &[
         tidy: false,
     },
     LabTest {
+        name: "gateway and nodes as processes, RDMA required between them",
+        topology: Topology::One,
+        builds: &[What::Bin("penstock", "penstock")],
+        plan: Plan::Steps(&[Step {
+            guest: "one",
+            argv: &["bash", "-c", include_str!("processes.sh"), "processes", "{0}"],
+            when: When::Ended,
+            limit_s: 400,
+        }]),
+        tidy: true,
+    },
+    LabTest {
         name: "the guests of a cluster reach each other",
         topology: CLUSTER,
         builds: &[],
