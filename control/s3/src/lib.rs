@@ -26,6 +26,7 @@ mod offload;
 mod ops;
 mod options;
 mod peer;
+mod post;
 mod query;
 mod rate;
 mod respond;

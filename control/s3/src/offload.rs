@@ -160,7 +160,7 @@ impl Performer {
             gate::Verdict::Serve(
                 op @ (Op::GetObject | Op::HeadObject | Op::HeadBucket | Op::PutObject | Op::UploadPart),
             ) => op,
-            gate::Verdict::Preflight | gate::Verdict::Serve(_) => {
+            gate::Verdict::Preflight | gate::Verdict::Form | gate::Verdict::Serve(_) => {
                 return Err(Failure::request("The target is not an object."));
             }
             gate::Verdict::Refuse(failure) | gate::Verdict::Early(failure) => return Err(failure),

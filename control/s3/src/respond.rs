@@ -135,6 +135,7 @@ impl Record {
             started: Instant::now(),
             operation: match &decision.verdict {
                 Verdict::Serve(op) => op.name(),
+                Verdict::Form => "PostObject",
                 Verdict::Refuse(_) | Verdict::Preflight | Verdict::Early(_) => "-",
             },
             method,
@@ -143,7 +144,11 @@ impl Record {
             access_key: String::new(),
             status: None,
             turnaround: Duration::ZERO,
-            changes_something: matches!(&decision.verdict, Verdict::Serve(op) if !op.only_reads()),
+            changes_something: match &decision.verdict {
+                Verdict::Serve(op) => !op.only_reads(),
+                Verdict::Form => true,
+                Verdict::Refuse(_) | Verdict::Preflight | Verdict::Early(_) => false,
+            },
             kept,
             code: String::new(),
             bytes_out: 0,

@@ -24,16 +24,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::{self, Access, FactsCache};
-use crate::auth::Authenticator;
+use crate::auth::{Authenticated, Authenticator};
 use crate::cors;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
-use crate::gate::{self, Decision, Target, Verdict};
+use crate::gate::{self, Decision, Op, Target, Verdict};
 use crate::journal::{self, Journal};
 use crate::offload;
 use crate::ops;
 use crate::options::FrontOptions;
 use crate::peer::{Peer, TlsVersion};
+use crate::post;
 use crate::query;
 use crate::rate::RateLimits;
 use crate::respond::{self, Answer, Record, SentBody};
@@ -331,8 +332,20 @@ async fn perform(
         record.code = code.unwrap_or_default().to_owned();
         return Ok(answer);
     }
-    let token = session_token(&head.headers, &decision.query)?;
-    let authenticated = front.authenticator.authenticate(head, body, exchange).await?;
+    // A form is turned into the PutObject that it asks for; from there on it is one.
+    let (mut target, mut form, host) = (decision.target, None, host_of(&head.headers).to_owned());
+    let (token, authenticated) = if let (Verdict::Form, Some(bucket)) = (&decision.verdict, target.bucket()) {
+        let upload = post::open(bucket, &head, body, |key| front.identities.secret_of(key)).await;
+        let upload = upload.map_err(|failure| exchange.body_failure().unwrap_or(failure))?;
+        target = Target::Object(bucket.to_owned(), upload.key.clone());
+        gate::check_form(&target, &upload.headers, &front.options)?;
+        form = Some(upload.reply);
+        let (access_key, headers, body) = (upload.access_key, upload.headers, upload.body);
+        (upload.token, Authenticated { access_key, headers, body, trailers: None })
+    } else {
+        let token = session_token(&head.headers, &decision.query)?;
+        (token, front.authenticator.authenticate(head, body, exchange).await?)
+    };
     record.access_key.clone_from(&authenticated.access_key);
     if front.rates.as_ref().is_some_and(|rates| !rates.admit(&authenticated.access_key)) {
         return Err(Failure::slow_down());
@@ -357,6 +370,7 @@ async fn perform(
     }
     let op = match decision.verdict {
         Verdict::Serve(op) => op,
+        Verdict::Form => Op::PutObject,
         // Strangers learn nothing of what there is and is not.
         Verdict::Refuse(_) | Verdict::Preflight if principal.is_none() => {
             return Err(Failure::access_denied("Access Denied"));
@@ -367,7 +381,7 @@ async fn perform(
     let call = ops::Call {
         front: front.clone(),
         peer,
-        target: decision.target,
+        target: target.clone(),
         query: decision.query,
         headers: authenticated.headers,
         body: authenticated.body,
@@ -384,7 +398,14 @@ async fn perform(
     }
     let result = ops::run(op, call).await;
     // What was wrong with the body is the cause of whatever the gateway then says.
-    result.map_err(|failure| exchange.body_failure().unwrap_or(failure))
+    let answer = result.map_err(|failure| exchange.body_failure().unwrap_or(failure))?;
+    Ok(match (form, target) {
+        (Some(reply), Target::Object(bucket, key)) => {
+            let location = format!("{}://{host}/{bucket}/{}", peer.scheme(), crate::wire::url_encoded(&key));
+            post::answer(answer, &reply, &location, &bucket, &key)
+        }
+        _ => answer,
+    })
 }
 
 /// The session token of a request, in its header or, presigned, in its query.

@@ -24,6 +24,7 @@ use tokio::time::Sleep;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::options::FrontOptions;
+use crate::post::FormBroken;
 
 /// The body broke off; why is in the exchange.
 #[derive(Debug, thiserror::Error)]
@@ -177,6 +178,9 @@ fn failure_of(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Failur
             "You did not provide the number of bytes specified by the Content-Length HTTP header",
         )
     };
+    if let Some(error) = error.downcast_ref::<FormBroken>() {
+        return error.0.clone();
+    }
     if let Some(error) = error.downcast_ref::<UploadStreamError>() {
         return match error {
             UploadStreamError::Sha256Mismatch => hash_mismatch(),

@@ -12,7 +12,7 @@ mod tables;
 mod tests;
 
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method};
 use penstock_proto::limits;
 use percent_encoding::percent_decode_str;
 
@@ -113,6 +113,8 @@ pub(crate) enum Verdict {
     Preflight,
     /// Answered at once: it is the same for everybody and needs neither key nor body.
     Early(Failure),
+    /// An upload by HTML form (PostObject): who signed it, and for what, stands in its body.
+    Form,
 }
 
 /// A request's head, understood.
@@ -149,6 +151,13 @@ fn verdict(parts: &Parts, target: &Target, query: &Query, options: &FrontOptions
     if parts.method == Method::OPTIONS {
         return Verdict::Preflight;
     }
+    if parts.method == Method::POST
+        && matches!(target, Target::Bucket(_))
+        && query.0.is_empty()
+        && is_form(&parts.headers)
+    {
+        return Verdict::Form;
+    }
     let op = match operation(&parts.method, target, query, &parts.headers) {
         Ok(op) => op,
         Err(failure) => return Verdict::Refuse(failure),
@@ -165,6 +174,22 @@ fn verdict(parts: &Parts, target: &Target, query: &Query, options: &FrontOptions
     }
 }
 
+fn is_form(headers: &HeaderMap) -> bool {
+    headers.get("content-type").and_then(wire::utf8).is_some_and(|kind| {
+        kind.trim_start().get(..19).is_some_and(|start| start.eq_ignore_ascii_case("multipart/form-data"))
+    })
+}
+
+/// Whether the PutObject that a form asks for is one that is understood in full.
+///
+/// # Errors
+/// As for a PutObject with these headers.
+pub(crate) fn check_form(target: &Target, headers: &HeaderMap, options: &FrontOptions) -> Result<(), Failure> {
+    check_headers(Op::PutObject, headers, options)?;
+    check_values(Op::PutObject, &Query::default(), headers)?;
+    check_key(target)
+}
+
 /// What needs no signature to be answered.
 fn early(parts: &Parts, target: &Target) -> Option<Failure> {
     let head_bytes: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
@@ -179,19 +204,6 @@ fn early(parts: &Parts, target: &Target) -> Option<Failure> {
     let known = [Method::OPTIONS, Method::GET, Method::HEAD, Method::PUT, Method::POST, Method::DELETE];
     if !known.contains(&parts.method) {
         return Some(not_allowed(&parts.method, target));
-    }
-    let form = parts.headers.get("content-type").and_then(wire::utf8).is_some_and(|kind| {
-        kind.trim_start().get(..19).is_some_and(|start| start.eq_ignore_ascii_case("multipart/form-data"))
-    });
-    if parts.method == Method::POST && form {
-        // Its signature is in its body: to authenticate it would be to implement it.
-        let mut failure = Failure::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "NotImplemented",
-            "Uploads by HTML form (PostObject) are not implemented.",
-        );
-        failure.details.push(("Operation", "PostObject".to_owned()));
-        return Some(failure);
     }
     None
 }

@@ -41,6 +41,7 @@ use crate::streams::Payload;
 use crate::wire;
 
 pub(crate) use self::delete::from_xml;
+pub(crate) use self::tagging::parse as parse_tagging;
 
 /// An authenticated request that the gate has understood.
 pub(crate) struct Call {

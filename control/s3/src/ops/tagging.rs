@@ -26,7 +26,7 @@ pub(super) const OF_BUCKET: Document = Document {
 };
 
 /// The tags of a `<Tagging>` document.
-pub(super) fn parse(body: &[u8]) -> Result<Tags, Failure> {
+pub(crate) fn parse(body: &[u8]) -> Result<Tags, Failure> {
     let document: dto::Tagging = from_xml(body)?;
     document.tag_set.into_iter().map(tag).collect()
 }
