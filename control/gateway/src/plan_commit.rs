@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn an_honest_commit_holds_and_its_checksum_is_that_of_the_body() {
         for length in [1, 63, 64, 129, 4096, limits::CHUNK_BYTES - 1, limits::CHUNK_BYTES, limits::CHUNK_BYTES + 5] {
-            let body: Vec<u8> = (0..length).map(|i| (i * 31 >> 3) as u8).collect();
+            let body: Vec<u8> = (0..length).map(|i| ((i * 31) >> 3) as u8).collect();
             let verified = check(&commit(&body), &EXPECTED, &ManualClock::at(NOW_MS)).unwrap();
             assert_eq!(verified.crc64, crc64nvme(&body), "{length} bytes");
             assert!(verified.stripes.iter().all(|stripe| stripe.missing == 0));

@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use http::StatusCode;
+
 use super::*;
 
 const OPERATIONS: &str = include_str!("botocore_operations.txt");

@@ -220,7 +220,8 @@ async fn cancelling() {
     // The answer says that nothing is held and nothing more can be written.
     assert_eq!(lab.front.held(), (0, 0, 0));
     let (address, rkey) = session.memory.unwrap();
-    assert!(client.pair.write(Bytes::from(vec![1; 100]), address, rkey, Some(COOKIE)).await.is_err());
+    let late = client.pair.write(Bytes::from(vec![1; 100]), address, rkey, Some(COOKIE));
+    assert!(!matches!(tokio::time::timeout(Duration::from_secs(1), late).await, Ok(Ok(()))), "written after CANCEL");
     assert_eq!(executing.reply("POST").await.status, 409);
     lab.assert_absent("k").await;
 }
@@ -273,7 +274,7 @@ async fn a_client_whose_http_connection_ends_is_forgotten() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_dies_in_the_middle_of_a_get() {
-    let lab = Lab::new().await;
+    let lab = lab_with(|options| options.transfer_timeout = Duration::from_secs(10)).await;
     let data = content(4 << 20, 5);
     lab.house.expect(Request::put("/bucket/k", data.clone()), 200).await;
     // Its queue pair is gone before READY is answered.
@@ -285,7 +286,9 @@ async fn a_client_that_dies_in_the_middle_of_a_get() {
     } else {
         drop(client);
     }
-    lab.house.refused(request, 500, "RDMATransferFailed").await;
+    // Soft-RoCE's retries to a queue pair that is gone may never end (Linux 6.1): then it is our deadline that does.
+    let reply = lab.house.send(request).await;
+    assert!([408, 500].contains(&reply.status), "{} {}", reply.status, reply.text());
     lab.assert_held(0, 0, 0).await;
     // Its memory is smaller than it says: the last pieces fail.
     let (session, client, memory) = get_session(&lab, 4 << 20).await;
