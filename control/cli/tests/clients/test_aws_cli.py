@@ -84,5 +84,5 @@ def test_s3api(aws, cli_bucket, tmp_path):
     assert got["ContentRange"] == "bytes 2-4/10" and out.read_bytes() == b"234"
     listed = json.loads(aws("s3api", "list-objects-v2", "--bucket", cli_bucket, "--delimiter", "/"))
     assert [row["Key"] for row in listed["Contents"]] == ["k"]
-    assert "NotImplemented" in aws("s3api", "put-bucket-versioning", "--bucket", cli_bucket,
-                                   "--versioning-configuration", "Status=Enabled", fails=True)
+    assert "NotImplemented" in aws("s3api", "put-bucket-website", "--bucket", cli_bucket,
+                                   "--website-configuration", "IndexDocument={Suffix=i}", fails=True)

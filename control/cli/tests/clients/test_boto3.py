@@ -521,17 +521,42 @@ def test_virtual_host_style(shared_store, bucket, monkeypatch):
 def test_what_is_not_built_says_so(s3, bucket):
     s3.put_object(Bucket=bucket, Key="k", Body=b"kept")
     for call in [
-        lambda: s3.put_object_acl(Bucket=bucket, Key="k", ACL="public-read"),
-        lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"", ACL="public-read"),
         lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"", ServerSideEncryption="AES256"),
         lambda: s3.rename_object(Bucket=bucket, Key="k", RenameSource="k2"),
-        lambda: s3.put_bucket_policy(Bucket=bucket, Policy="{}"),
         lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"", StorageClass="GLACIER"),
+        lambda: s3.put_bucket_website(Bucket=bucket, WebsiteConfiguration={"IndexDocument": {"Suffix": "i"}}),
     ]:
         with refused() as error:
             call()
         assert code_of(error) == "NotImplemented" and status_of(error) == 501
         assert len(error.value.response["Error"]["Message"]) > 10
+    assert body(s3, bucket, "k") == b"kept"
+
+
+def test_acls_are_off_and_say_so(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"kept", ACL="bucket-owner-full-control")
+    for call in [
+        lambda: s3.put_object_acl(Bucket=bucket, Key="k", ACL="public-read"),
+        lambda: s3.put_bucket_acl(Bucket=bucket, ACL="public-read"),
+        lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"", ACL="public-read"),
+    ]:
+        with refused() as error:
+            call()
+        assert code_of(error) == "AccessControlListNotSupported" and status_of(error) == 400
+    for get, put, name in [
+        (s3.get_object_acl, s3.put_object_acl, {"Bucket": bucket, "Key": "k"}),
+        (s3.get_bucket_acl, s3.put_bucket_acl, {"Bucket": bucket}),
+    ]:
+        found = get(**name)
+        assert [grant["Permission"] for grant in found["Grants"]] == ["FULL_CONTROL"]
+        put(**name, AccessControlPolicy={"Grants": found["Grants"], "Owner": found["Owner"]})
+        with refused() as error:
+            more = {"Grantee": {"Type": "Group", "URI": "http://acs.amazonaws.com/groups/global/AllUsers"}, "Permission": "READ"}
+            put(**name, AccessControlPolicy={"Grants": [*found["Grants"], more], "Owner": found["Owner"]})
+        assert code_of(error) == "AccessControlListNotSupported"
+    with refused() as error:
+        s3.put_object_acl(Bucket=bucket, Key="none", ACL="private")
+    assert code_of(error) == "NoSuchKey"
     assert body(s3, bucket, "k") == b"kept"
 
 

@@ -133,7 +133,7 @@ async fn perform(op: Op, mut call: Call) -> Result<Answer, Failure> {
         Op::PutBucketOwnershipControls => public::put_ownership(call).await,
         Op::GetBucketAcl => acl::of_bucket(&call),
         Op::GetObjectAcl => acl::of_object(call).await,
-        Op::PutBucketAcl | Op::PutObjectAcl => Err(acl::not_supported()),
+        Op::PutBucketAcl | Op::PutObjectAcl => acl::put(call).await,
         Op::GetBucketCors => settings::get(call, &probes::CORS).await,
         Op::PutBucketCors => settings::put(call, &probes::CORS).await,
         Op::DeleteBucketCors => settings::delete(call, &probes::CORS).await,
