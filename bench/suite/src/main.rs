@@ -10,6 +10,7 @@ mod arena;
 mod isal;
 mod kernels;
 mod limits;
+mod s3;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,8 @@ struct Arguments {
 enum Command {
     /// Erasure codes, checksums and hashes: one core, in memory.
     Kernels(kernels::Arguments),
+    /// Load on any S3 endpoint: ours, AWS, RGW, MinIO.
+    S3(Box<s3::Arguments>),
 }
 
 /// A run that could not be made: a sentence that says what is wrong and what to do.
@@ -50,6 +53,7 @@ pub(crate) enum BenchError {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Kernels(arguments) => kernels::run(&arguments),
+        Command::S3(arguments) => s3::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
