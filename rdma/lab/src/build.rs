@@ -21,6 +21,8 @@ pub(crate) enum What<'a> {
 #[derive(Deserialize)]
 struct Message {
     reason: String,
+    #[serde(default)]
+    package_id: String,
     executable: Option<PathBuf>,
     target: Option<Target>,
 }
@@ -31,15 +33,15 @@ struct Target {
     kind: Vec<String>,
 }
 
-/// Builds `what` as the tests are built and gives the program's path. What cargo says goes to this process's
-/// error output.
+/// Builds `what` as `./dev test` builds it (the same features of the same dependencies: nothing is compiled twice) and
+/// gives the program's path. What cargo says goes to this process's error output.
 pub(crate) fn program(what: What<'_>, tree: &std::path::Path) -> Result<PathBuf> {
     let attempts: &[&[&str]] = match what {
-        What::Bin(package, program) => &[&["build", "-p", package, "--bin", program]],
+        What::Bin(_, program) => &[&["build", "--bin", program]],
         What::UnitTests(package) => {
             &[&["test", "--no-run", "-p", package, "--lib"], &["test", "--no-run", "-p", package, "--bins"]]
         }
-        What::Test(package, test) => &[&["test", "--no-run", "-p", package, "--test", test]],
+        What::Test(_, test) => &[&["test", "--no-run", "--workspace", "--test", test]],
     };
     for arguments in attempts {
         let answer = Command::new("cargo")
@@ -64,10 +66,15 @@ pub(crate) fn program(what: What<'_>, tree: &std::path::Path) -> Result<PathBuf>
 
 /// The program for `what` in cargo's messages.
 fn executable(what: What<'_>, messages: &str) -> Option<PathBuf> {
+    let package = match what {
+        What::Bin(package, _) | What::UnitTests(package) | What::Test(package, _) => package,
+    };
+    // `path+file:///tree/rdma/verbs#penstock-verbs@0.1.0`, or without the name where the folder is called so.
+    let of_package = |id: &str| id.contains(&format!("#{package}@")) || id.contains(&format!("/{package}#"));
     let mut found: Vec<(Target, PathBuf)> = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Message>(line).ok())
-        .filter(|message| message.reason == "compiler-artifact")
+        .filter(|message| message.reason == "compiler-artifact" && of_package(&message.package_id))
         .filter_map(|message| Some((message.target?, message.executable?)))
         .collect();
     // A library's tests before those of a program beside it.
@@ -85,12 +92,21 @@ mod tests {
 
     #[test]
     fn the_right_program_is_found() {
-        let messages = r#"{"reason":"compiler-artifact","target":{"name":"tool","kind":["bin"]},"executable":"/t/tool-1"}
-{"reason":"compiler-artifact","target":{"name":"dependency","kind":["lib"]},"executable":null}
-{"reason":"compiler-artifact","target":{"name":"core","kind":["lib"]},"executable":"/t/core-1"}
-{"reason":"compiler-artifact","target":{"name":"suite","kind":["test"]},"executable":"/t/suite-1"}
-{"reason":"build-finished","success":true}"#;
-        let path = |what| executable(what, messages).map(|path| path.display().to_string());
+        let artifact = |id: &str, name: &str, kind: &str, executable: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","package_id":"path+file:///tree/{id}","target":{{"name":"{name}","kind":["{kind}"]}},"executable":{executable}}}"#
+            )
+        };
+        let messages = [
+            artifact("rdma/p#0.1.0", "tool", "bin", r#""/t/tool-1""#),
+            artifact("p2#0.1.0", "dependency", "lib", "null"),
+            artifact("rdma/p#0.1.0", "core", "lib", r#""/t/core-1""#),
+            artifact("q#other@0.1.0", "suite", "test", r#""/t/suite-2""#),
+            artifact("q#p@0.1.0", "suite", "test", r#""/t/suite-1""#),
+            r#"{"reason":"build-finished","success":true}"#.to_owned(),
+        ]
+        .join("\n");
+        let path = |what| executable(what, &messages).map(|path| path.display().to_string());
         assert_eq!(path(What::UnitTests("p")).as_deref(), Some("/t/core-1"));
         assert_eq!(path(What::Test("p", "suite")).as_deref(), Some("/t/suite-1"));
         assert_eq!(path(What::Bin("p", "tool")).as_deref(), Some("/t/tool-1"));
