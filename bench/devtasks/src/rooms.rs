@@ -11,7 +11,6 @@ const UNSAFE_ROOMS: &[&str] = &[
     "dataplane/buf",
     "dataplane/store",
     "rdma/verbs",
-    "control/cli",
     "bench/suite",
 ];
 
