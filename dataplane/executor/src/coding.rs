@@ -1,10 +1,10 @@
-//! The work on bytes, apart from all waiting: parity and checksums of a chunk, and lost shards from any k others.
+//! The work on bytes, apart from all waiting: parity and checksums of a chunk, and lost shards from others that are enough.
 
 use std::sync::Arc;
 
 use penstock_buf::{Buf, BufMut};
 use penstock_digest::{crc64nvme, crc64nvme_combine};
-use penstock_erasure::{ErasureError, ReedSolomon};
+use penstock_erasure::{Code as ErasureCode, ErasureError, Lrc, ReedSolomon};
 
 use crate::chunk::SealedChunk;
 use crate::layout::{Layout, ZEROS, column, columns};
@@ -21,7 +21,7 @@ pub(crate) struct Encoded {
 }
 
 /// Parity, checksums and pieces of a chunk. Touches every byte of it: not for an async thread when the chunk is long.
-pub(crate) fn encode(code: &ReedSolomon, chunk: SealedChunk) -> Result<Encoded, ErasureError> {
+pub(crate) fn encode(code: &dyn ErasureCode, chunk: SealedChunk) -> Result<Encoded, ErasureError> {
     let SealedChunk { code: name, chunk_bytes, data, mut parity } = chunk;
     let layout = Layout::new(name, chunk_bytes);
     let (k, shard_bytes) = (name.k(), layout.shard_bytes);
@@ -67,10 +67,10 @@ pub(crate) fn encode(code: &ReedSolomon, chunk: SealedChunk) -> Result<Encoded, 
     Ok(Encoded { shards, shard_crc64s, chunk_crc64, layout })
 }
 
-/// Computes the shards `lost` into `room` (as many buffers, of `shard_bytes` each) from at least k whole shards
-/// `present`, which may end before their pad. Returns them with their checksums.
+/// Computes the shards `lost` into `room` (as many buffers, of `shard_bytes` each) from whole shards
+/// `present` that are enough for them, which may end before their pad. Returns them with their checksums.
 pub(crate) fn decode(
-    code: &ReedSolomon,
+    code: &dyn ErasureCode,
     layout: &Layout,
     present: &[(usize, Buf)],
     lost: &[usize],
@@ -107,16 +107,19 @@ pub(crate) async fn off_thread<T: Send + 'static>(
 
 /// The codes in use, each with its matrices, made once.
 #[derive(Default)]
-pub(crate) struct Codes(parking_lot::Mutex<std::collections::HashMap<penstock_proto::Code, Arc<ReedSolomon>>>);
+pub(crate) struct Codes(parking_lot::Mutex<std::collections::HashMap<penstock_proto::Code, Arc<dyn ErasureCode>>>);
 
 impl Codes {
     /// At most as many as there are codes: some thousand, a handful in practice.
-    pub(crate) fn get(&self, code: penstock_proto::Code) -> Result<Arc<ReedSolomon>, ErasureError> {
+    pub(crate) fn get(&self, code: penstock_proto::Code) -> Result<Arc<dyn ErasureCode>, ErasureError> {
         let mut codes = self.0.lock();
         if let Some(known) = codes.get(&code) {
             return Ok(Arc::clone(known));
         }
-        let made = Arc::new(ReedSolomon::new(code.k(), code.m())?);
+        let made: Arc<dyn ErasureCode> = match code.groups() {
+            0 => Arc::new(ReedSolomon::new(code.k(), code.m())?),
+            groups => Arc::new(Lrc::new(code.k(), groups, code.globals())?),
+        };
         codes.insert(code, Arc::clone(&made));
         Ok(made)
     }

@@ -3,7 +3,7 @@
 //!
 //! **What.** [`Executor::chunk_buffer`] gives the memory of one stripe; [`Executor::write_stripe`] encodes it and stores
 //! its shards until the quorum is durable; [`Executor::read_stripe`] reads any range of it back, from the data shards
-//! alone when all is well and from any k when it isn't; [`Executor::delete_data`] and [`Executor::node_status`] do what
+//! alone when all is well and from others that are enough (any k of RS, the rest of its group for one shard of an LRC) when it isn't; [`Executor::delete_data`] and [`Executor::node_status`] do what
 //! they say. It runs in the gateway, in clients and beside nodes, unchanged.
 //!
 //! **How.** Two pure state machines decide: `write_machine` when a stripe counts as written, and `read_machine`
@@ -38,7 +38,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use penstock_buf::{BufError, BufPool};
-use penstock_erasure::ReedSolomon;
 use penstock_proto::wire::{NodeReply, NodeRequest, NodeStatus};
 use penstock_proto::{Capability, Code, DataId, NodeId, limits};
 use penstock_transport::Messenger;
@@ -204,7 +203,7 @@ impl Executor {
         }
     }
 
-    fn code(&self, code: Code) -> Result<Arc<ReedSolomon>, ExecutorError> {
+    fn code(&self, code: Code) -> Result<Arc<dyn penstock_erasure::Code>, ExecutorError> {
         self.inner.codes.get(code).map_err(|error| ExecutorError::Internal(error.to_string()))
     }
 

@@ -1,4 +1,4 @@
-//! Reading a range of a stripe: the data shards that it touches, or any k and a decode.
+//! Reading a range of a stripe: the data shards that it touches, or others that are enough and a decode.
 //!
 //! The machine ([`crate::read_machine`]) says which shards to ask for; here they are asked, their bytes land side by
 //! side in one buffer, are checked, and are computed where they are lost. Nothing unchecked is returned: bytes that
@@ -106,7 +106,7 @@ impl Executor {
         }
         let last_resort = (stored.missing | self.inner.watch.suspects(&target.nodes)) & ((1 << code.n()) - 1);
         let known = layout.zero_shards();
-        let plan = ReadPlan { k: code.k(), n: code.n(), wanted_whole, wanted_part, known, last_resort };
+        let plan = ReadPlan { code, wanted_whole, wanted_part, known, last_resort };
         let reading = Reading { target, stored, layout, pieces, plan };
         self.within_stripe_deadline(target, self.read_patiently(&reading, landing)).await
     }
@@ -281,7 +281,7 @@ impl Executor {
         present.extend(members(reading.plan.known).map(|shard| (shard, Buf::new())));
         let code = self.code(target.code)?;
         let wanted = lost.to_vec();
-        let work = move || decode(&code, &layout, &present, &wanted, room);
+        let work = move || decode(&*code, &layout, &present, &wanted, room);
         let computed = off_thread(layout.code.k() * layout.shard_bytes, CODING_INLINE_BYTES_MAX, work)
             .await
             .map_err(ExecutorError::Internal)?

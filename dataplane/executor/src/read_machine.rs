@@ -4,26 +4,27 @@
 //! All sets are bitmaps over the shards of one stripe, at most 48.
 //!
 //! - The fast path asks for the *wanted* data shards alone, each whole or in part, and is done when all are in hand.
-//! - When a wanted shard fails, is late or is better not asked, the read is *degraded*: it asks for as many further
-//!   **whole** shards as any k whole ones take. A part is no use for decoding, so a shard asked for in part may be
+//! - When a wanted shard fails, is late or is better not asked, the read is *degraded*: it asks for the fewest further
+//!   **whole** shards that are enough ([`Code::choose`]): those that make k for RS, the rest of its group for a single
+//!   loss of an LRC. A part is no use for decoding, so a shard asked for in part may be
 //!   asked for once more, whole; no ask is ever made twice.
 //! - Shards of *last resort* (marked missing when written, on a node that failed a moment ago) are asked for only when
-//!   the others no longer make k.
-//! - A tick declares one outstanding shard late, and so asks for what a decode without it takes. At most m shards are
-//!   ever late, and none is when more than m are outstanding: slowness of everyone is not cured by more load. (A budget
+//!   the others are no longer enough.
+//! - A tick declares one outstanding shard late, and so asks for what a decode without it takes. At most as many
+//!   shards are ever late as the code survives losses, and none is when more are outstanding: slowness of everyone is not cured by more load. (A budget
 //!   over all reads, and delays learnt per device, are an issue of their own.)
 //! - Shards *known* without asking (data shards wholly past the end of a short chunk are zeros) count as in hand.
 //!
-//! It fails as soon as neither all wanted shards nor any k whole ones can come any more, and always ends: each ask is
+//! It fails as soon as neither all wanted shards nor enough whole ones can come any more, and always ends: each ask is
 //! answered once, and there are at most `n` whole asks and one in part for each wanted shard.
+
+use penstock_proto::Code;
 
 /// What a read starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ReadPlan {
-    /// Data shards of the code.
-    pub(crate) k: usize,
-    /// All shards of the code.
-    pub(crate) n: usize,
+    /// How the stripe is coded.
+    pub(crate) code: Code,
     /// Data shards to be asked for whole. Disjoint from `wanted_part` and from `known`.
     pub(crate) wanted_whole: u64,
     /// Data shards of which a part is enough.
@@ -59,7 +60,7 @@ pub(crate) struct Ask {
 pub(crate) enum Verdict {
     /// Every wanted shard is in hand, in part or whole.
     Direct,
-    /// At least k whole shards are in hand: the wanted ones that aren't can be computed.
+    /// Enough whole shards are in hand: the wanted ones that aren't can be computed.
     Decode,
     /// Neither can happen any more.
     Fail,
@@ -103,7 +104,7 @@ impl ReadMachine {
     pub(crate) fn new(plan: ReadPlan) -> Self {
         let asked = plan.wanted_whole | plan.wanted_part;
         assert!(
-            plan.n <= 63 && plan.k <= plan.n && asked >> plan.k == 0 && plan.known >> plan.k == 0,
+            asked >> plan.code.k() == 0 && plan.known >> plan.code.k() == 0,
             "wanted and known shards are data shards of the code: {plan:?}"
         );
         assert!(
@@ -124,11 +125,12 @@ impl ReadMachine {
 
     /// The first asks. Call once, before any event.
     pub(crate) fn start(&mut self) -> Step {
-        let all = (1u64 << self.plan.n) - 1;
-        let avoidable = count(all & !self.plan.last_resort | self.plan.known) >= self.plan.k;
+        let code = self.plan.code;
+        let wanted = self.plan.wanted_whole | self.plan.wanted_part;
+        let avoidable = code.recovers(code.all() & !self.plan.last_resort | self.plan.known, wanted);
         let avoided = if avoidable { self.plan.last_resort } else { 0 };
         let mut asks = Vec::new();
-        for shard in members((self.plan.wanted_whole | self.plan.wanted_part) & !avoided) {
+        for shard in members(wanted & !avoided) {
             let whole = self.plan.wanted_whole >> shard & 1 == 1;
             self.ask(Ask { shard, whole }, &mut asks);
         }
@@ -194,9 +196,9 @@ impl ReadMachine {
     }
 
     fn declare_one_late(&mut self) {
-        let m = self.plan.n - self.plan.k;
+        let survived = self.plan.code.losses_survived();
         let punctual = self.flying() & !self.late;
-        if count(punctual) > m || count(self.late) >= m {
+        if count(punctual) > survived || count(self.late) >= survived {
             return;
         }
         let first = members(punctual & self.wanted_unfinished()).chain(members(punctual)).next();
@@ -209,13 +211,15 @@ impl ReadMachine {
         if self.wanted_unfinished() == 0 {
             return Step { asks, verdict: Some(Verdict::Direct) };
         }
-        if count(self.whole) >= self.plan.k {
+        let code = self.plan.code;
+        if code.recovers(self.whole, self.wanted_unfinished()) {
             return Step { asks, verdict: Some(Verdict::Decode) };
         }
-        let candidates = ((1u64 << self.plan.n) - 1) & !self.asked_whole & !self.failed & !self.flying_part;
+        let candidates = code.all() & !self.asked_whole & !self.failed & !self.flying_part;
         let direct_possible = self.wanted_unfinished() & !self.flying() == 0;
         // What flies in part may be asked for again, whole, once it has landed.
-        let decode_possible = count(self.whole | self.flying_whole | self.flying_part | candidates) >= self.plan.k;
+        let may_come = self.whole | self.flying_whole | self.flying_part | candidates;
+        let decode_possible = code.recovers(may_come, self.wanted_unfinished());
         if !direct_possible && !decode_possible {
             return Step { asks, verdict: Some(Verdict::Fail) };
         }
@@ -225,17 +229,23 @@ impl ReadMachine {
         Step { asks, verdict: None }
     }
 
-    /// Asks for the whole shards that any k take, not counting on late ones. A mere hedge does so only where it can
+    /// Asks for the whole shards that a decode takes, not counting on late ones. A mere hedge does so only where it can
     /// help: without shards of last resort, and with enough of the others.
     fn ask_further(&mut self, candidates: u64, hedge: bool, asks: &mut Vec<Ask>) {
-        let counted_on = count(self.whole | self.flying_whole & !self.late);
-        let need = self.plan.k.saturating_sub(counted_on);
+        let counted_on = self.whole | self.flying_whole & !self.late;
+        let lost = self.wanted_unfinished() & !(self.flying() & !self.late);
         let (last, first) = (candidates & self.plan.last_resort, candidates & !self.plan.last_resort);
-        if hedge && count(first) < need {
+        let mut order: Vec<usize> = members(first & !self.part).chain(members(first & self.part)).collect();
+        let enough = self.plan.code.choose(counted_on, &order, lost);
+        if hedge && enough.is_none() {
             return;
         }
-        let order = members(first & !self.part).chain(members(first & self.part)).chain(members(last));
-        for shard in order.take(need) {
+        // Where even all of them are not enough, late ones must come as well: then everything is asked.
+        let further = enough.unwrap_or_else(|| {
+            order.extend(members(last));
+            self.plan.code.choose(counted_on, &order, lost).unwrap_or(order)
+        });
+        for shard in further {
             self.ask(Ask { shard, whole: true }, asks);
         }
     }

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod faulty;
+mod losses;
 mod node;
 mod read;
 mod round_trip;
@@ -131,6 +132,10 @@ fn capability() -> Capability {
 
 fn code(k: usize, m: usize) -> Code {
     Code::new(k, m).unwrap()
+}
+
+fn azure() -> Code {
+    Code::lrc(12, 2, 2).unwrap()
 }
 
 /// Shard `j` on node `j`.

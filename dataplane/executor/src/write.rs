@@ -46,7 +46,7 @@ impl Executor {
         }
         let code = self.code(target.code)?;
         let bytes = chunk.len();
-        let work = move || encode(&code, chunk);
+        let work = move || encode(&*code, chunk);
         let encoded = off_thread(bytes, CODING_INLINE_BYTES_MAX, work)
             .await
             .map_err(ExecutorError::Internal)?

@@ -16,6 +16,6 @@ pub mod wire;
 
 pub use capability::{Capability, CapabilityError, ClusterKey, Rights, Scope};
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use code::{Code, CodeError};
+pub use code::{Code, CodeError, LRC_GLOBALS_MAX, LRC_GROUP_SHARDS_MAX, LRC_GROUPS_MAX};
 pub use ids::{DataId, MapEpoch, NodeId, ShardKey};
 pub use receipt::{Receipt, ReceiptError, StoredShard};

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn plan(k: usize, n: usize, wanted: u64) -> ReadPlan {
-    ReadPlan { k, n, wanted_whole: wanted, wanted_part: 0, known: 0, last_resort: 0 }
+    ReadPlan { code: Code::new(k, n - k).unwrap(), wanted_whole: wanted, wanted_part: 0, known: 0, last_resort: 0 }
 }
 
 fn whole(shard: usize) -> Ask {
@@ -81,6 +81,21 @@ fn a_late_shard_that_comes_first_wins() {
 }
 
 #[test]
+fn one_loss_of_an_lrc_takes_the_rest_of_its_group() {
+    let lrc = ReadPlan { code: Code::lrc(12, 2, 2).unwrap(), ..plan(4, 6, 1 << 3) };
+    let mut machine = ReadMachine::new(lrc);
+    machine.start();
+    let asks = machine.on(ReadEvent::Failed(whole(3))).asks;
+    assert_eq!(asks, [0, 1, 2, 4, 5, 12].map(whole));
+    // One of those is lost too: everything is needed now, and the other group's own parity adds nothing to it.
+    assert_eq!(machine.on(ReadEvent::Failed(whole(12))).asks, [6, 7, 8, 9, 10, 11, 14].map(whole));
+    for shard in [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11] {
+        assert_eq!(machine.on(ReadEvent::Arrived(whole(shard))).verdict, None);
+    }
+    assert_eq!(machine.on(ReadEvent::Arrived(whole(14))).verdict, Some(Verdict::Decode));
+}
+
+#[test]
 fn known_shards_count() {
     // A chunk so short that shards 1..4 are zeros: one parity shard replaces the lost shard 0.
     let mut machine = ReadMachine::new(ReadPlan { known: 0b1110, ..plan(4, 6, 0b0001) });
@@ -113,13 +128,15 @@ fn an_event_out_of_the_blue_changes_nothing() {
 }
 
 fn any_plan() -> impl Strategy<Value = ReadPlan> {
-    (1usize..=10, 0usize..=5).prop_flat_map(|(k, m)| {
-        let (data, all) = ((1u64 << k) - 1, (1u64 << (k + m)) - 1);
+    let rs = (1usize..=10, 0usize..=5).prop_map(|(k, m)| Code::new(k, m).unwrap());
+    let lrc = (2usize..=12, 1usize..=3, 1usize..=2).prop_map(|(k, l, g)| Code::lrc(k, l.min(k), g).unwrap());
+    prop_oneof![rs, lrc].prop_flat_map(|code| {
+        let (data, all) = ((1u64 << code.k()) - 1, code.all());
         (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(move |(whole, part, known, last_resort)| {
             let known = known & part & data; // one in four
             let wanted_whole = whole & data & !known;
             let wanted_part = part & data & !known & !wanted_whole;
-            ReadPlan { k, n: k + m, wanted_whole, wanted_part, known, last_resort: last_resort & all }
+            ReadPlan { code, wanted_whole, wanted_part, known, last_resort: last_resort & all }
         })
     })
 }
@@ -131,37 +148,44 @@ fn drive(plan: ReadPlan, draws: &[(u8, u8)], failing: u64) -> Result<(), TestCas
     let mut asked = HashSet::new();
     let mut outstanding: Vec<Ask> = Vec::new();
     let (mut have_part, mut have_whole, mut failed) = (0u64, plan.known, 0u64);
-    let (wanted, m) = (plan.wanted_whole | plan.wanted_part, plan.n - plan.k);
+    let (wanted, code) = (plan.wanted_whole | plan.wanted_part, plan.code);
     let mut degraded = wanted & plan.last_resort != 0;
     let mut step = machine.start();
     let mut draws = draws.iter();
     loop {
         for ask in &step.asks {
-            prop_assert!(ask.shard < plan.n && plan.known >> ask.shard & 1 == 0, "asks for {ask:?}");
+            prop_assert!(ask.shard < code.n() && plan.known >> ask.shard & 1 == 0, "asks for {ask:?}");
             prop_assert!(asked.insert(*ask), "asks twice for {ask:?}");
             prop_assert!(failed >> ask.shard & 1 == 0, "asks a failed shard for {ask:?}");
             prop_assert!(ask.whole || plan.wanted_part >> ask.shard & 1 == 1);
             if plan.last_resort >> ask.shard & 1 == 1 {
                 let parts_flying = outstanding.iter().filter(|o| !o.whole).fold(0u64, |set, o| set | 1 << o.shard);
                 let lost = failed | machine.late & machine.flying() | parts_flying & !wanted;
-                let others = ((1u64 << plan.n) - 1) & !plan.last_resort & !lost | plan.known;
+                let others = code.all() & !plan.last_resort & !lost | plan.known;
                 let parts = parts_flying | have_part;
-                prop_assert!(count(others & !parts) < plan.k, "asks a shard of last resort while others would do");
+                let unfinished = wanted & !(have_part | have_whole);
+                prop_assert!(
+                    !code.recovers(others & !parts, unfinished),
+                    "asks a shard of last resort while others would do"
+                );
             }
             if !degraded {
                 prop_assert!(wanted >> ask.shard & 1 == 1, "asks for more than is wanted though all is well");
             }
             outstanding.push(*ask);
         }
-        prop_assert!(count(machine.late) <= m);
+        prop_assert!(count(machine.late) <= code.losses_survived());
         if let Some(verdict) = step.verdict {
             let direct = wanted & !(have_part | have_whole) == 0;
             match verdict {
                 Verdict::Direct => prop_assert!(direct),
-                Verdict::Decode => prop_assert!(!direct && count(have_whole) >= plan.k),
+                Verdict::Decode => {
+                    prop_assert!(!direct && code.recovers(have_whole, wanted & !(have_part | have_whole)));
+                }
                 Verdict::Fail => {
                     prop_assert!(wanted & failed != 0 || wanted & plan.last_resort & !(have_part | have_whole) != 0);
-                    prop_assert!(count(((1u64 << plan.n) - 1) & !failed) < plan.k, "gives up too early");
+                    let unfinished = wanted & !(have_part | have_whole);
+                    prop_assert!(!code.recovers(code.all() & !failed, unfinished), "gives up too early");
                 }
             }
             prop_assert_eq!(machine.whole_in_hand(), count(have_whole));

@@ -1,7 +1,7 @@
 //! What is written is read, and lies on the nodes as the code says.
 
 use penstock_digest::crc64nvme;
-use penstock_erasure::ReedSolomon;
+use penstock_erasure::{Lrc, ReedSolomon};
 use penstock_proto::limits::CHUNK_BYTES;
 use proptest::prelude::*;
 
@@ -16,7 +16,10 @@ fn reference(code: Code, data: &[u8]) -> Vec<Vec<u8>> {
     let mut parity = vec![vec![0; shard_bytes]; code.m()];
     let from: Vec<&[u8]> = shards.iter().map(Vec::as_slice).collect();
     let mut to: Vec<&mut [u8]> = parity.iter_mut().map(Vec::as_mut_slice).collect();
-    ReedSolomon::new(code.k(), code.m()).unwrap().encode(&from, &mut to).unwrap();
+    match code.groups() {
+        0 => ReedSolomon::new(code.k(), code.m()).unwrap().encode(&from, &mut to).unwrap(),
+        groups => Lrc::new(code.k(), groups, code.globals()).unwrap().encode(&from, &mut to).unwrap(),
+    }
     shards.append(&mut parity);
     shards
 }
@@ -52,18 +55,19 @@ async fn round_trip(code: Code, data: &[u8]) {
 
 #[tokio::test]
 async fn codes_and_lengths() {
-    for (k, m) in [(1, 0), (1, 2), (2, 1), (3, 0), (4, 2), (10, 4), (20, 4), (44, 4)] {
+    let rs = [(1, 0), (1, 2), (2, 1), (3, 0), (4, 2), (10, 4), (20, 4), (44, 4)].map(|(k, m)| code(k, m));
+    for code in rs.into_iter().chain([azure(), Code::lrc(7, 3, 1).unwrap()]) {
         for len in [1, 63, 64, 65, 640, 641, 4095, 4096, 4097, 70_000, 262_145] {
-            round_trip(code(k, m), &bytes(len)).await;
+            round_trip(code, &bytes(len)).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whole_chunks() {
-    for (k, m) in [(1, 0), (2, 1), (4, 2), (10, 4)] {
+    for code in [Code::ONE_COPY, code(2, 1), code(4, 2), code(10, 4), azure()] {
         for len in [CHUNK_BYTES, CHUNK_BYTES - 1, CHUNK_BYTES - 255] {
-            round_trip(code(k, m), &bytes(len)).await;
+            round_trip(code, &bytes(len)).await;
         }
     }
 }
@@ -116,7 +120,7 @@ async fn any_range(code: Code, data: Vec<u8>, ranges: Vec<(usize, usize)>, lost:
     let cluster = Cluster::new(code.n(), options);
     let target = target(code);
     let stored = cluster.store(&target, &data).await;
-    for shard in (0..code.n()).filter(|shard| lost >> shard & 1 == 1).take(code.m()) {
+    for shard in (0..code.n()).filter(|shard| lost >> shard & 1 == 1).take(code.losses_survived()) {
         cluster.nodes[shard].shards.lock().clear();
     }
     for (a, b) in ranges {
@@ -133,14 +137,14 @@ proptest! {
 
     #[test]
     fn any_range_of_any_chunk_with_any_losses(
-        (k, m) in prop::sample::select(vec![(1, 0), (1, 2), (2, 1), (4, 2), (10, 4), (3, 3)]),
+        code in prop::sample::select(vec!["1x", "3x", "RS(2,1)", "RS(4,2)", "RS(10,4)", "RS(3,3)", "LRC(12,2,2)", "LRC(5,2,1)"]),
         len in 1usize..3000,
         ranges in prop::collection::vec(any::<(usize, usize)>(), 1..12),
         lost in any::<u64>(),
         parts in any::<bool>(),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(any_range(code(k, m), bytes(len), ranges, lost, if parts { 0 } else { usize::MAX }));
+        runtime.block_on(any_range(code.parse().unwrap(), bytes(len), ranges, lost, if parts { 0 } else { usize::MAX }));
     }
 }
 
