@@ -32,7 +32,7 @@ mod tests;
 pub use arguments::LoadArguments;
 pub use cpu::{CpuUse, cpu_seconds};
 pub use error::{FailureKind, LoadError};
-pub use report::{Failures, OpReport, Report};
+pub use report::{Failures, OpReport, Report, latency_histogram};
 pub use run::Load;
 pub use spec::{
     CONNECTIONS_MAX, Endpoint, Keys, Mix, OBJECT_BYTES_MAX, OBJECTS_MAX, Operation, PART_BYTES_MIN, Pace, RATE_MAX,

@@ -72,7 +72,7 @@ impl Report {
                 ops: 0,
                 bytes: 0,
                 keys: 0,
-                latency_us: histogram(),
+                latency_us: latency_histogram(),
                 failures: self.failures(),
             };
             for each in &self.operations {
@@ -128,6 +128,6 @@ impl Report {
 }
 
 /// Up to an hour, in microseconds, to three digits.
-pub(crate) fn histogram() -> Histogram<u64> {
+pub fn latency_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("invariant: these bounds are valid")
 }

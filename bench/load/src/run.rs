@@ -15,7 +15,7 @@ use crate::content::Content;
 use crate::cpu::CpuUse;
 use crate::http::Connection;
 use crate::operations::{Client, Done, Object, Step};
-use crate::report::{OpReport, Report, histogram};
+use crate::report::{OpReport, Report, latency_histogram};
 use crate::sign::Signer;
 use crate::{FailureKind, LoadError, Operation, Pace, Spec};
 
@@ -54,7 +54,7 @@ impl Counts {
             ops: 0,
             bytes: 0,
             keys: 0,
-            latency_us: histogram(),
+            latency_us: latency_histogram(),
             failures: Default::default(),
         };
         Self { operations: Operation::ALL.map(|each| (each, Mutex::new(report(each)))).into() }

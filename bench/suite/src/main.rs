@@ -6,16 +6,20 @@
 //! Unsafe code is here for two things: calling ISA-L, and the loops that find the machine's limits.
 #![allow(clippy::print_stdout, reason = "a program for people: it prints its results")]
 
+mod all;
 mod arena;
+mod disk;
 mod isal;
 mod kernels;
 mod limits;
+mod report;
 mod s3;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use penstock_harness::HarnessError;
+use penstock_report::ReportError;
 
 /// Benchmarks of Penstock against its peers and against what the machine can do at all.
 ///
@@ -32,8 +36,20 @@ struct Arguments {
 enum Command {
     /// Erasure codes, checksums and hashes: one core, in memory.
     Kernels(kernels::Arguments),
+    /// Checksums and hashes of many streams: one core, in memory.
+    Digest(kernels::Arguments),
+    /// A disk: our engines beside fio, by size and queue depth.
+    Disk(disk::Arguments),
     /// Load on any S3 endpoint: ours, AWS, RGW, MinIO.
     S3(Box<s3::Arguments>),
+    /// Every benchmark, one after the other, and the page.
+    All(all::Arguments),
+    /// A page with plots of what was measured.
+    Report(report::ReportArguments),
+    /// What changed between two runs, beyond the noise.
+    Compare(report::CompareArguments),
+    /// What a fleet needs, on paper.
+    Model(report::ModelArguments),
 }
 
 /// A run that could not be made: a sentence that says what is wrong and what to do.
@@ -42,6 +58,9 @@ pub(crate) enum BenchError {
     /// The harness can't write or read.
     #[error(transparent)]
     Harness(#[from] HarnessError),
+    /// Results that can't be made into anything.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// Something that the run needs, and can't have.
     #[error("{0}")]
     Setup(String),
@@ -50,10 +69,27 @@ pub(crate) enum BenchError {
     Wrong(String),
 }
 
+/// Status of `compare --fail` when something became worse.
+const STATUS_WORSE: u8 = 3;
+
+/// What machine facts say of something that was not measured.
+pub(crate) fn not_measured(what: &str, why: &str) -> serde_json::Value {
+    serde_json::json!({ "what": what, "why": why })
+}
+
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Kernels(arguments) => kernels::run(&arguments),
+        Command::Kernels(arguments) => kernels::run(&arguments, kernels::Part::All),
+        Command::Digest(arguments) => kernels::run(&arguments, kernels::Part::Digests),
+        Command::Disk(arguments) => disk::run(&arguments),
         Command::S3(arguments) => s3::run(&arguments),
+        Command::All(arguments) => all::run(&arguments),
+        Command::Report(arguments) => report::report(&arguments),
+        Command::Compare(arguments) => match report::compare(&arguments) {
+            Ok(true) => return ExitCode::from(STATUS_WORSE),
+            other => other.map(drop),
+        },
+        Command::Model(arguments) => report::model(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

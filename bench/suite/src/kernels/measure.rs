@@ -59,6 +59,8 @@ impl State {
 /// What to measure, and for how long.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
+    /// What rows say that they are of: "kernels" or "digest".
+    pub(crate) bench: &'static str,
     pub(crate) quick: bool,
     pub(crate) budget: Duration,
     pub(crate) cold_bytes: usize,
@@ -77,6 +79,7 @@ impl Options {
         // There are two such, and neighbours who want memory.
         let available = machine.memory_available_bytes.map_or(usize::MAX, |bytes| bytes as usize / 4);
         Self {
+            bench: "kernels",
             quick,
             budget,
             cold_bytes: wanted.min(available) & !((2 << 20) - 1),
@@ -385,7 +388,7 @@ impl Run {
             };
             let rate = gbps(cpu.median);
             let row = Row {
-                bench: "kernels".to_owned(),
+                bench: self.options.bench.to_owned(),
                 code: name.code.clone(),
                 bytes: name.bytes as u64,
                 state: name.state.name().to_owned(),

@@ -31,6 +31,8 @@ use row::{About, Row};
 const FULL_BUDGET: Duration = Duration::from_secs(600);
 /// The same for `--quick`.
 const QUICK_BUDGET: Duration = Duration::from_secs(42);
+/// One in how many parts of that time hashes alone are given.
+const DIGESTS_SHARE: u32 = 8;
 
 /// Erasure codes, checksums and hashes: one core, in memory.
 #[derive(Debug, clap::Args)]
@@ -52,11 +54,20 @@ pub(crate) struct Arguments {
     from: Option<PathBuf>,
 }
 
+/// What of it is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Codes, checksums and hashes: `penstock bench kernels`.
+    All,
+    /// Hashes and the machine's limits: `penstock bench digest`.
+    Digests,
+}
+
 /// Measures, or reads what was measured, and shows it.
-pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
+pub(crate) fn run(arguments: &Arguments, part: Part) -> Result<(), BenchError> {
     let (rows, about) = match &arguments.from {
         Some(path) => recorded(path)?,
-        None => measured(arguments)?,
+        None => measured(arguments, part)?,
     };
     if let Some(path) = &arguments.markdown {
         let text = report::markdown(&rows, &about);
@@ -68,10 +79,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     Ok(())
 }
 
-fn measured(arguments: &Arguments) -> Result<(Vec<Row>, About), BenchError> {
+fn measured(arguments: &Arguments, part: Part) -> Result<(Vec<Row>, About), BenchError> {
     let stop = Stop::on_signals()?;
     let budget = if arguments.quick { QUICK_BUDGET } else { FULL_BUDGET };
-    let options = Options::new(arguments.quick, budget, &Machine::here());
+    let mut options = Options::new(arguments.quick, budget, &Machine::here());
+    if part == Part::Digests {
+        options.bench = "digest";
+        options.budget /= DIGESTS_SHARE;
+        options.shapes.clear();
+    }
     let mut run = Run::new(options, stop, arguments.json.clone(), arguments.csv.clone())?;
     run.all()?;
     let (rows, about) = run.finish()?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// One figure. These names are what `--json` promises.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
-    /// "kernels".
+    /// "kernels", or "digest" where hashes alone were measured.
     pub(crate) bench: String,
     /// "RS(10,4)", "LRC(12,2,2)"; "x16" for hashes of 16 streams; "machine" for its limits.
     pub(crate) code: String,
