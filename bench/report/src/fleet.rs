@@ -89,7 +89,7 @@ const DEFAULTS: &[(&str, f64, &str, &str)] = &[
     ("metadata_range_writes_per_s", 25e3, "durable writes/s per range", "measured: fjall, 16 writers (engine.md, 1)"),
     ("metadata_range_reads_per_s", 150e3, "reads/s per range", "measured: fjall, per thread (engine.md, 1)"),
     ("metadata_cache_hits", 0.8, "of reads", "stated: rows cached by gateways"),
-    ("metadata_ranges_per_server", 16.0, "ranges per server", "stated"),
+    ("metadata_ranges_per_server", 2000.0, "ranges per server", "stated: 16 TB of NVMe"),
     ("scatter_width", 260.0, "nodes that share a node's stripes", "placement sets (engine.md, 4)"),
     ("repair_share", 0.2, "of a node's network", "the default budget of repair"),
     ("node_usd", 95_000.0, "$ per node", "stated: drives at $75/TB, the rest $21,000"),

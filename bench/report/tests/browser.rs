@@ -1,6 +1,8 @@
 //! The page in a real browser: headless Chromium lays it out, and takes a picture of it for whoever builds it to look at
 //! (target/tmp/report-light.png and report-dark.png).
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
