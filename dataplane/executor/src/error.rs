@@ -23,6 +23,8 @@ pub enum FailureKind {
     Corrupt,
     /// No buffer came free here for the shard to land in.
     Buffers,
+    /// The node's device has failed.
+    DeviceFailed,
     /// Anything else that the node answers or that the protocol forbids.
     Refused,
 }

@@ -44,11 +44,10 @@ fn kind_of(code: NodeErrorCode) -> FailureKind {
         NodeErrorCode::Corrupt => FailureKind::Corrupt,
         NodeErrorCode::NoSpace => FailureKind::NoSpace,
         NodeErrorCode::Busy => FailureKind::Busy,
-        NodeErrorCode::Forbidden
-        | NodeErrorCode::BadRequest
-        | NodeErrorCode::DeviceFailed
-        | NodeErrorCode::DataDeleted
-        | NodeErrorCode::Internal => FailureKind::Refused,
+        NodeErrorCode::DeviceFailed => FailureKind::DeviceFailed,
+        NodeErrorCode::Forbidden | NodeErrorCode::BadRequest | NodeErrorCode::DataDeleted | NodeErrorCode::Internal => {
+            FailureKind::Refused
+        }
     }
 }
 

@@ -6,8 +6,8 @@
 //! alone when all is well and from others that are enough (any k of RS, the rest of its group for one shard of an LRC) when it isn't; [`Executor::delete_data`] and [`Executor::node_status`] do what
 //! they say. It runs in the gateway, in clients and beside nodes, unchanged.
 //!
-//! **How.** Two pure state machines decide: `write_machine` when a stripe counts as written, and `read_machine`
-//! which shards to ask for. Around them are exchanges with nodes, each with a deadline and bounded retries, all
+//! **How.** Pure state machines decide: `write_machine` when a stripe counts as written, `read_machine` which shards to
+//! ask for, `hedge` when a shard is late and whether more may be asked for, `breaker` which nodes are left in peace. Around them are exchanges with nodes, each with a deadline and bounded retries, all
 //! concurrent in one task, all cancelled when the caller drops the future. Coding and checksums of more than a little
 //! run on threads for blocking work.
 //!
@@ -18,10 +18,12 @@
 //! **How it fails.** [`ExecutorError`], with what each node said. After a failed write the caller deletes the data.
 #![forbid(unsafe_code)]
 
+mod breaker;
 mod chunk;
 mod coding;
 mod error;
 mod exchange;
+mod hedge;
 mod layout;
 mod plan;
 mod read;
@@ -42,11 +44,12 @@ use penstock_proto::wire::{NodeReply, NodeRequest, NodeStatus};
 use penstock_proto::{Capability, Code, DataId, NodeId, limits};
 use penstock_transport::Messenger;
 
+pub use breaker::{BREAKER_FAILURES_MAX, BREAKER_PAUSE_MAX, BREAKER_PAUSE_MIN};
 pub use chunk::{ChunkBuf, SealedChunk};
 pub use error::{ExecutorError, FailureKind, Failures, ShardFailure};
 pub use exchange::{BUSY_PAUSE, BUSY_TRIES_MAX};
 pub use plan::{StripeStored, StripeTarget, StripeWritten};
-pub use stats::{ExecutorStats, NodeCounters, SUSPECT_FOR};
+pub use stats::{ExecutorStats, NodeCounters, SUSPECT_FOR, UNFIT_FOR};
 
 use crate::coding::Codes;
 use crate::exchange::Exchange;
@@ -55,7 +58,8 @@ use crate::stats::Watch;
 /// How long a write waits for the nodes that have not answered once its quorum is durable. A repair costs k shards;
 /// a quarter of a second, now and then, costs less.
 pub const STRAGGLER_GRACE: Duration = Duration::from_millis(250);
-/// How long a read waits before it declares a shard late and asks for another; then again for each further one.
+/// After how long a shard is late while too little is known of how long answers take. (Then: past max(p95, 3 x p50) of its
+/// node's answers.)
 pub const HEDGE_DELAY: Duration = Duration::from_millis(100);
 /// How long a stripe that too few nodes answered for waits for its second and last try, when a node could not be
 /// reached: longer than a transport takes a node for gone after a failure (250 ms over TCP).
@@ -82,6 +86,8 @@ pub struct ExecutorOptions {
     pub buffer_wait: Duration,
     /// See [`STRAGGLER_GRACE`].
     pub straggler_grace: Duration,
+    /// Whether reads ask for more than they need when a node is late, and read slow nodes last.
+    pub hedging: bool,
     /// See [`HEDGE_DELAY`]. At least a millisecond.
     pub hedge_delay: Duration,
     /// See [`READ_AGAIN_PAUSE`].
@@ -99,6 +105,7 @@ impl Default for ExecutorOptions {
             stripe_deadline: limits::STRIPE_DEADLINE,
             buffer_wait: limits::BUFFER_WAIT,
             straggler_grace: STRAGGLER_GRACE,
+            hedging: true,
             hedge_delay: HEDGE_DELAY,
             read_again_pause: READ_AGAIN_PAUSE,
             suspect_for: SUSPECT_FOR,
@@ -127,7 +134,9 @@ impl Executor {
     /// An executor that reaches nodes through `messenger` and lives on the memory of `pool`. The pool must have room for
     /// some chunks: 6 MiB each with RS(10,4) and RS(4,2), 4 MiB each when read.
     pub fn new(messenger: Arc<dyn Messenger>, pool: BufPool, options: ExecutorOptions) -> Self {
-        let (codes, watch, door) = (Codes::default(), Watch::new(options.suspect_for), tokio::sync::Mutex::new(()));
+        let delay_unknown = options.hedge_delay.max(Duration::from_millis(1));
+        let watch = Watch::new(options.suspect_for, options.hedging, delay_unknown);
+        let (codes, door) = (Codes::default(), tokio::sync::Mutex::new(()));
         Self { inner: Arc::new(Inner { messenger, pool, options, codes, watch, door }) }
     }
 
@@ -188,6 +197,12 @@ impl Executor {
             NodeReply::Status(status) => Ok(status),
             other => Err(unexpected(node, "status", &other)),
         }
+    }
+
+    /// Nodes around which new data is better placed: those that can't be reached (their breaker is open) and those that
+    /// are full or have lost their device. Ascending; a node that answers again leaves it by itself.
+    pub fn unfit_nodes(&self) -> Vec<NodeId> {
+        self.inner.watch.unfit()
     }
 
     /// What this executor has seen so far.

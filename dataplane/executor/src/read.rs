@@ -10,6 +10,7 @@
 //! answers Busy after the bound on that wait, and does not hang.
 
 use std::collections::{BTreeMap, HashMap};
+use std::future::pending;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -19,14 +20,15 @@ use penstock_buf::{Buf, BufMut};
 use penstock_digest::crc64nvme;
 use penstock_proto::ShardKey;
 use penstock_proto::wire::{NodeReply, NodeRequest};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, sleep_until};
 
 use crate::coding::{decode, off_thread};
 use crate::error::{ExecutorError, FailureKind, Failures, Trouble};
 use crate::exchange::Exchange;
+use crate::hedge::{DELAY_MAX, HEDGE_SHARDS_MAX, Permit, Race, class_of};
 use crate::layout::{Layout, Piece};
 use crate::plan::{StripeStored, StripeTarget, salt};
-use crate::read_machine::{Ask, ReadEvent, ReadMachine, ReadPlan, Verdict, members};
+use crate::read_machine::{Ask, ReadEvent, ReadPlan, Step, Verdict, members};
 use crate::{CHECK_INLINE_BYTES_MAX, CODING_INLINE_BYTES_MAX, Executor};
 
 /// One read, while it is under way.
@@ -37,6 +39,19 @@ struct Reading<'a> {
     /// What to return, in order: at most one piece of each data shard.
     pieces: Vec<Piece>,
     plan: ReadPlan,
+}
+
+/// An ask that is outstanding, and when to look whether it is late.
+struct Waiting {
+    ask: Ask,
+    class: usize,
+    since: Instant,
+    due: Option<Instant>,
+    /// Until the next look.
+    delay: Duration,
+    late: bool,
+    /// It has been held against its node already.
+    struck: bool,
 }
 
 /// Verified bytes, by what was asked for.
@@ -104,11 +119,28 @@ impl Executor {
                 wanted_whole |= 1 << piece.shard;
             }
         }
-        let last_resort = (stored.missing | self.inner.watch.suspects(&target.nodes)) & ((1 << code.n()) - 1);
+        let wanted = wanted_whole | wanted_part;
+        let last_resort = (stored.missing | self.inner.watch.suspects(&target.nodes, wanted)) & code.all();
         let known = layout.zero_shards();
         let plan = ReadPlan { code, wanted_whole, wanted_part, known, last_resort };
+        let plan = self.without_slow_nodes(target, plan);
         let reading = Reading { target, stored, layout, pieces, plan };
         self.within_stripe_deadline(target, self.read_patiently(&reading, landing)).await
+    }
+
+    /// The plan, with nodes that are much slower than their peers read last: always where that takes a shard or two more,
+    /// and within the budget of hedges where it takes many (the rebuild of a part).
+    fn without_slow_nodes(&self, target: &StripeTarget, plan: ReadPlan) -> ReadPlan {
+        let wanted = plan.wanted_whole | plan.wanted_part;
+        let slow = self.inner.watch.slow(&target.nodes, wanted);
+        if slow == 0 {
+            return plan;
+        }
+        let around = ReadPlan { last_resort: plan.last_resort | slow, ..plan };
+        let (before, asks) = (Race::new(plan).start().asks, Race::new(around).start().asks);
+        let more: Vec<Ask> = asks.into_iter().filter(|ask| !before.contains(ask)).collect();
+        let cheap = more.len() <= HEDGE_SHARDS_MAX + (wanted & slow).count_ones() as usize;
+        if cheap || self.inner.watch.permit(&more, &target.nodes) == Permit::Granted { around } else { plan }
     }
 
     /// Reads, and once more after a pause when too few shards came and a node could not be reached: one that has just
@@ -148,48 +180,110 @@ impl Executor {
     /// Asks as the machine says, until it has a verdict; what is still outstanding then is cancelled.
     async fn gather(&self, reading: &Reading<'_>, landing: Option<BufMut>) -> Result<InHand, ExecutorError> {
         let mut landings = self.landings(reading, landing).await?;
-        let mut machine = ReadMachine::new(reading.plan);
+        let mut race = Race::new(reading.plan);
         let mut asks = FuturesUnordered::new();
         let mut in_hand = InHand::default();
         let mut failures = Failures::default();
-        let delay = self.inner.options.hedge_delay.max(Duration::from_millis(1));
-        let mut ticks = interval_at(Instant::now() + delay, delay);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut step = machine.start();
-        loop {
+        let mut waiting: Vec<Waiting> = Vec::new();
+        let mut step = race.start();
+        let verdict = loop {
             let wanted = reading.plan.wanted_whole | reading.plan.wanted_part;
             let further = step.asks.iter().filter(|ask| wanted >> ask.shard & 1 == 0).count() as u64;
             if further > 0 {
                 self.inner.watch.count(|stats| stats.further_asks += further);
             }
-            asks.extend(step.asks.iter().map(|&ask| self.get_shard(reading, ask, landings.remove(&ask))));
+            for &ask in &step.asks {
+                waiting.push(self.waiting_for(reading, ask, race.hedged() >> ask.shard & 1 == 1));
+                asks.push(self.get_shard(reading, ask, landings.remove(&ask)));
+            }
             match step.verdict {
                 None => {}
-                Some(Verdict::Direct | Verdict::Decode) => break,
-                Some(Verdict::Fail) => return Err(too_few(reading, machine.whole_in_hand(), failures)),
+                Some(Verdict::Fail) => return Err(too_few(reading, race.whole_in_hand(), failures)),
+                Some(verdict) => break verdict,
             }
+            let due = waiting.iter().filter_map(|waiting| waiting.due).min();
+            let clock = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => pending().await,
+                }
+            };
             step = tokio::select! {
                 biased;
-                Some((ask, outcome)) = asks.next() => match outcome {
+                Some((ask, outcome)) = asks.next() => match self.no_longer_waiting(reading, ask, outcome, &mut waiting) {
                     Ok(bytes) => {
                         let shelf = if ask.whole { &mut in_hand.whole } else { &mut in_hand.parts };
                         shelf.insert(ask.shard, bytes);
-                        machine.on(ReadEvent::Arrived(ask))
+                        race.on(ReadEvent::Arrived(ask))
                     }
                     Err(trouble) => {
                         let failure = trouble.of_shard(ask.shard, reading.target.nodes[ask.shard]);
                         tracing::debug!(data = %reading.target.data, stripe = reading.target.stripe, %failure, "a shard can't be read");
                         failures.0.push(failure);
-                        machine.on(ReadEvent::Failed(ask))
+                        race.on(ReadEvent::Failed(ask))
                     }
                 },
-                _ = ticks.tick() => machine.on(ReadEvent::Tick),
+                () = clock => self.hedge(reading, &mut race, &mut waiting),
             };
+        };
+        for waiting in waiting.iter().filter(|waiting| waiting.late && !waiting.struck) {
+            self.inner.watch.passed_over(reading.target.nodes[waiting.ask.shard]);
         }
-        for shard in members(machine.passed_over()) {
-            self.inner.watch.late(reading.target.nodes[shard]);
+        if verdict == Verdict::Decode && in_hand.whole.keys().any(|shard| race.hedged() >> shard & 1 == 1) {
+            self.inner.watch.count(|stats| stats.hedges_won += 1);
         }
         Ok(in_hand)
+    }
+
+    fn waiting_for(&self, reading: &Reading<'_>, ask: Ask, hedge: bool) -> Waiting {
+        let class = class_of(reading.span(ask).len());
+        let delay = self.inner.watch.asked(reading.target.nodes[ask.shard], class, hedge);
+        let since = Instant::now();
+        Waiting {
+            ask,
+            class,
+            since,
+            due: delay.map(|delay| since + delay),
+            delay: delay.unwrap_or_default(),
+            late: false,
+            struck: false,
+        }
+    }
+
+    /// An answer came: the hedger is told how long it took, if it was the node that took it.
+    fn no_longer_waiting(
+        &self,
+        reading: &Reading<'_>,
+        ask: Ask,
+        outcome: Result<Buf, Trouble>,
+        waiting: &mut Vec<Waiting>,
+    ) -> Result<Buf, Trouble> {
+        if let Some(at) = waiting.iter().position(|waiting| waiting.ask == ask) {
+            let done = waiting.swap_remove(at);
+            if done.due.is_some() && outcome.is_ok() {
+                let node = reading.target.nodes[ask.shard];
+                self.inner.watch.answered_read(node, done.class, done.since.elapsed(), done.late);
+            }
+        }
+        outcome
+    }
+
+    /// An ask is late: asks others instead, if that may be. Looks again after twice the time if not.
+    fn hedge(&self, reading: &Reading<'_>, race: &mut Race, waiting: &mut [Waiting]) -> Step {
+        let (now, watch, nodes) = (Instant::now(), &self.inner.watch, &reading.target.nodes);
+        let Some(late) = waiting.iter_mut().find(|waiting| waiting.due.is_some_and(|due| due <= now)) else {
+            return Step::default();
+        };
+        let node = nodes[late.ask.shard];
+        if late.late {
+            late.struck |= !late.struck && watch.still_waiting(node, late.class, now - late.since);
+        } else {
+            late.late = true;
+            watch.late(node);
+        }
+        late.delay = (2 * late.delay).min(DELAY_MAX);
+        late.due = Some(now + late.delay);
+        race.late(late.ask, watch.is_slow(node), |asks| watch.permit(asks, nodes)).0
     }
 
     /// Room for what the fast path asks for: side by side in one buffer, so that what lands is already in order.

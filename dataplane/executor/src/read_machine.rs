@@ -1,5 +1,4 @@
-//! Which shards a read asks for: a pure state machine. Events go in (a shard arrived, an ask failed, a tick of the
-//! hedge clock), asks and at last one verdict come out; time, nodes and bytes are someone else's.
+//! Which shards a read asks for: a pure state machine. Events go in (a shard arrived, an ask failed, one is late), asks and at last one verdict come out; time, nodes and bytes are someone else's.
 //!
 //! All sets are bitmaps over the shards of one stripe, at most 48.
 //!
@@ -10,9 +9,9 @@
 //!   asked for once more, whole; no ask is ever made twice.
 //! - Shards of *last resort* (marked missing when written, on a node that failed a moment ago) are asked for only when
 //!   the others are no longer enough.
-//! - A tick declares one outstanding shard late, and so asks for what a decode without it takes. At most as many
-//!   shards are ever late as the code survives losses, and none is when more are outstanding: slowness of everyone is not cured by more load. (A budget
-//!   over all reads, and delays learnt per device, are an issue of their own.)
+//! - An ask that is late is no longer counted on, and so what a decode without it takes is asked for. At most as many
+//!   are ever late as the code survives losses, and none is when more are outstanding: slowness of everyone is not cured by
+//!   more load. When an ask is late, and whether more may be asked for, [`crate::hedge`] says.
 //! - Shards *known* without asking (data shards wholly past the end of a short chunk are zeros) count as in hand.
 //!
 //! It fails as soon as neither all wanted shards nor enough whole ones can come any more, and always ends: each ask is
@@ -42,8 +41,8 @@ pub(crate) enum ReadEvent {
     Arrived(Ask),
     /// An ask was answered with anything else.
     Failed(Ask),
-    /// The hedge delay has passed since the start or the last tick.
-    Tick,
+    /// An ask takes longer than it should.
+    Late(Ask),
 }
 
 /// One request to one node.
@@ -87,7 +86,7 @@ pub(crate) struct ReadMachine {
     flying_whole: u64,
     /// Ever asked for whole.
     asked_whole: u64,
-    /// Declared late by a tick; those that are still outstanding are not counted on.
+    /// Declared late; those that are still outstanding are not counted on.
     late: u64,
 }
 
@@ -154,14 +153,9 @@ impl ReadMachine {
                     self.failed |= 1 << ask.shard;
                 }
             }
-            ReadEvent::Tick => self.declare_one_late(),
+            ReadEvent::Late(ask) => self.declare_late(ask.shard),
         }
         self.step(Vec::new())
-    }
-
-    /// Shards that a read is finished without waiting for: those declared late, and those wanted but computed.
-    pub(crate) fn passed_over(&self) -> u64 {
-        self.flying() & (self.late | self.wanted_unfinished())
     }
 
     /// Whole shards in hand, those known included.
@@ -195,16 +189,13 @@ impl ReadMachine {
         outstanding
     }
 
-    fn declare_one_late(&mut self) {
+    fn declare_late(&mut self, shard: usize) {
         let survived = self.plan.code.losses_survived();
         let punctual = self.flying() & !self.late;
         if count(punctual) > survived || count(self.late) >= survived {
             return;
         }
-        let first = members(punctual & self.wanted_unfinished()).chain(members(punctual)).next();
-        if let Some(shard) = first {
-            self.late |= 1 << shard;
-        }
+        self.late |= punctual & 1 << shard;
     }
 
     fn step(&mut self, mut asks: Vec<Ask>) -> Step {

@@ -6,6 +6,7 @@ mod losses;
 mod node;
 mod read;
 mod round_trip;
+mod tail;
 mod write;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ fn patient() -> ExecutorOptions {
     let at_once = Duration::from_millis(1);
     ExecutorOptions {
         straggler_grace: NEVER,
+        hedging: false,
         hedge_delay: NEVER,
         suspect_for: NEVER,
         read_again_pause: at_once,

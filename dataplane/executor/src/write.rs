@@ -13,6 +13,7 @@ use crate::coding::{Encoded, encode, off_thread};
 use crate::error::{ExecutorError, FailureKind, Failures, Trouble};
 use crate::exchange::Exchange;
 use crate::plan::{StripeTarget, StripeWritten, salt};
+use crate::read_machine::members;
 use crate::write_machine::{WriteMachine, WriteVerdict};
 use crate::{CODING_INLINE_BYTES_MAX, Executor};
 
@@ -55,12 +56,18 @@ impl Executor {
     }
 
     async fn fan_out(&self, target: &StripeTarget, encoded: Encoded) -> Result<StripeWritten, ExecutorError> {
+        let skipped = self.inner.watch.skips(&target.nodes, target.code.write_quorum());
         let mut puts: FuturesUnordered<_> =
-            (0..target.code.n()).map(|shard| self.put_shard(target, &encoded, shard)).collect();
+            members(target.code.all() & !skipped).map(|shard| self.put_shard(target, &encoded, shard)).collect();
         let mut machine = WriteMachine::new(target.code);
         let mut verdict = WriteVerdict::Waiting;
         let mut grace_ends: Option<Instant> = None;
         let mut failures = Failures::default();
+        for shard in members(skipped) {
+            let trouble = Trouble::new(FailureKind::Unreachable, "not asked: it has failed several times in a row");
+            failures.0.push(trouble.of_shard(shard, target.nodes[shard]));
+            verdict = machine.on_failed(shard);
+        }
         let mut receipts = vec![None; target.code.n()];
         let missing = loop {
             match verdict {

@@ -52,22 +52,22 @@ fn a_part_that_arrived_is_asked_for_again_only_when_nothing_else_is_left() {
 fn one_copy_fails_directly() {
     let mut machine = ReadMachine::new(plan(1, 1, 1));
     machine.start();
-    assert_eq!(machine.on(ReadEvent::Tick), Step::default());
+    assert_eq!(machine.on(ReadEvent::Late(whole(0))), Step::default());
     assert_eq!(machine.on(ReadEvent::Failed(whole(0))), Step { asks: vec![], verdict: Some(Verdict::Fail) });
 }
 
 #[test]
-fn a_tick_asks_for_one_more_and_never_for_more_than_m() {
+fn a_late_shard_asks_for_one_more_and_never_for_more_than_m() {
     let mut machine = ReadMachine::new(plan(4, 6, 0b1111));
     machine.start();
     // Four are outstanding, m is two: everyone is slow.
-    assert_eq!(machine.on(ReadEvent::Tick), Step::default());
+    assert_eq!(machine.on(ReadEvent::Late(whole(2))), Step::default());
     machine.on(ReadEvent::Arrived(whole(0)));
     machine.on(ReadEvent::Arrived(whole(1)));
-    assert_eq!(machine.on(ReadEvent::Tick).asks, [whole(4)]);
-    assert_eq!(machine.on(ReadEvent::Tick).asks, [whole(5)]);
-    assert_eq!(machine.on(ReadEvent::Tick), Step::default());
-    assert_eq!(machine.passed_over(), 0b1100);
+    assert_eq!(machine.on(ReadEvent::Late(whole(2))).asks, [whole(4)]);
+    assert_eq!(machine.on(ReadEvent::Late(whole(2))), Step::default());
+    assert_eq!(machine.on(ReadEvent::Late(whole(3))).asks, [whole(5)]);
+    assert_eq!(machine.on(ReadEvent::Late(whole(4))), Step::default());
     machine.on(ReadEvent::Arrived(whole(5)));
     assert_eq!(machine.on(ReadEvent::Arrived(whole(4))).verdict, Some(Verdict::Decode));
 }
@@ -76,7 +76,7 @@ fn a_tick_asks_for_one_more_and_never_for_more_than_m() {
 fn a_late_shard_that_comes_first_wins() {
     let mut machine = ReadMachine::new(plan(2, 4, 0b01));
     machine.start();
-    assert_eq!(machine.on(ReadEvent::Tick).asks, [whole(1), whole(2)]);
+    assert_eq!(machine.on(ReadEvent::Late(whole(0))).asks, [whole(1), whole(2)]);
     assert_eq!(machine.on(ReadEvent::Arrived(whole(0))).verdict, Some(Verdict::Direct));
 }
 
@@ -141,8 +141,8 @@ fn any_plan() -> impl Strategy<Value = ReadPlan> {
     })
 }
 
-/// Drives a machine with one random story and checks every promise on the way. Each draw picks what happens next: a
-/// tick, or an answer to one of the outstanding asks, good or bad.
+/// Drives a machine with one random story and checks every promise on the way. Each draw picks what happens next: one of
+/// the outstanding asks is late, or an answer to one of the outstanding asks, good or bad.
 fn drive(plan: ReadPlan, draws: &[(u8, u8)], failing: u64) -> Result<(), TestCaseError> {
     let mut machine = ReadMachine::new(plan);
     let mut asked = HashSet::new();
@@ -196,7 +196,8 @@ fn drive(plan: ReadPlan, draws: &[(u8, u8)], failing: u64) -> Result<(), TestCas
         let (what, which) = draws.next().copied().unwrap_or((255, 0));
         if what < 60 {
             degraded = true;
-            step = machine.on(ReadEvent::Tick);
+            let ask = outstanding[usize::from(which) % outstanding.len()];
+            step = machine.on(ReadEvent::Late(ask));
             continue;
         }
         let ask = outstanding.swap_remove(usize::from(which) % outstanding.len());

@@ -119,6 +119,36 @@ async fn the_stripe_has_a_deadline_of_its_own() {
     cluster.expect_no_buffers_in_use().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_gone_is_left_in_peace_and_tried_again() {
+    let cluster = Cluster::new(6, patient());
+    let target = target(code(4, 2));
+    cluster.transport.detach(NodeId(2));
+    for _ in 0..BREAKER_FAILURES_MAX {
+        assert_eq!(cluster.write(&target, &bytes(100)).await.unwrap().missing, 1 << 2);
+    }
+    let failed = cluster.executor.stats().nodes[&NodeId(2)].failed;
+    assert_eq!(cluster.executor.unfit_nodes(), [NodeId(2)]);
+    for _ in 0..10 {
+        assert_eq!(cluster.write(&target, &bytes(100)).await.unwrap().missing, 1 << 2);
+    }
+    let stats = cluster.executor.stats();
+    assert_eq!((stats.nodes[&NodeId(2)].failed, stats.nodes[&NodeId(2)].skipped), (failed, 10));
+    assert_eq!(stats.open_nodes, [NodeId(2)]);
+    // Below the quorum nobody is left out: it may be back.
+    cluster.nodes[0].set(Fault::Refuse(NodeErrorCode::DeviceFailed));
+    assert!(cluster.write(&target, &bytes(100)).await.is_err());
+    cluster.nodes[0].set(Fault::None);
+    // It comes back, and the first write after the pause finds that out.
+    cluster.transport.attach(NodeId(2), Arc::clone(&cluster.nodes[2]) as _);
+    tokio::time::sleep(BREAKER_PAUSE_MIN).await;
+    assert_eq!(cluster.executor.unfit_nodes(), [NodeId(0)], "its device had failed a moment ago");
+    assert_eq!(cluster.write(&target, &bytes(100)).await.unwrap().missing, 0);
+    assert_eq!(cluster.executor.stats().open_nodes, []);
+    tokio::time::sleep(UNFIT_FOR).await;
+    assert_eq!(cluster.executor.unfit_nodes(), []);
+}
+
 #[tokio::test]
 async fn a_busy_node_is_asked_again() {
     let cluster = Cluster::new(3, patient());
