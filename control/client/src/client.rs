@@ -1,19 +1,22 @@
 //! The client itself: what every operation shares. Requests are signed, sent, tried again where that is safe and may help.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
+use futures::future::{Either, select};
 use penstock_buf::{BufPool, PoolOptions};
 use penstock_executor::{Executor, ExecutorOptions};
 use time::OffsetDateTime;
 
-use crate::credentials::CredentialsProvider;
-use crate::error::ClientError;
+use crate::credentials::{Credentials, CredentialsProvider};
+use crate::error::{ClientError, Refusal};
+use crate::hedge::Hedger;
 use crate::http::{Broken, BrokenKind, Head, Pool, Pooled};
 use crate::messenger::PlanMessenger;
-use crate::options::{ClientOptions, Endpoint, Mode};
-use crate::sign::{Signing, UNSIGNED_PAYLOAD, encoded_path, encoded_query, presign, sign};
+use crate::options::{ClientOptions, Endpoint, Mode, region_from_environment};
+use crate::sign::{Signer, ToSign, UNSIGNED_PAYLOAD, encoded_path, encoded_query};
 use crate::stats::{ClientStats, Counters};
 use crate::xml::Element;
 
@@ -30,23 +33,29 @@ const UNKNOWN: u8 = 0;
 const NATIVE: u8 = 1;
 const OTHER: u8 = 2;
 
-/// An S3 client of one endpoint. Clones share everything.
+/// An S3 client of one endpoint. Clones share everything but their deadline.
 #[derive(Clone)]
 pub struct Client {
     pub(crate) inner: Arc<Inner>,
+    deadline: Duration,
 }
 
 pub(crate) struct Inner {
     pub(crate) endpoint: Endpoint,
     pub(crate) options: ClientOptions,
     credentials: CredentialsProvider,
-    connections: Pool,
+    signer: Signer,
+    pub(crate) connections: Pool,
     pub(crate) buffers: BufPool,
     pub(crate) executor: Executor,
     pub(crate) messenger: Arc<PlanMessenger>,
     pub(crate) stats: Arc<Counters>,
+    pub(crate) hedger: Option<Hedger>,
+    begun: Instant,
     /// Whether the server speaks the native dialect.
     dialect: AtomicU8,
+    /// Whether it has refused uploads with CRC64NVME.
+    pub(crate) no_crc64_uploads: AtomicBool,
 }
 
 /// A request to be signed.
@@ -57,6 +66,8 @@ pub(crate) struct Request<'a> {
     pub(crate) key: &'a str,
     pub(crate) query: Vec<(&'static str, String)>,
     pub(crate) headers: Vec<(&'static str, String)>,
+    /// Headers whose names are not known before: user metadata.
+    pub(crate) named: Vec<(String, String)>,
     pub(crate) body: Vec<&'a [u8]>,
 }
 
@@ -84,8 +95,51 @@ impl Client {
         let executor = Executor::new(messenger.clone(), buffers.clone(), ExecutorOptions::default());
         let connections = Pool::new(endpoint.clone(), &options)?;
         let dialect = AtomicU8::new(if options.mode == Mode::Http { OTHER } else { UNKNOWN });
-        let inner = Inner { endpoint, options, credentials, connections, buffers, executor, messenger, stats, dialect };
-        Ok(Self { inner: Arc::new(inner) })
+        let deadline = options.operation_timeout;
+        let inner = Inner {
+            signer: Signer::new(options.region.clone(), "s3"),
+            hedger: options.hedge.map(Hedger::new),
+            begun: Instant::now(),
+            no_crc64_uploads: AtomicBool::new(false),
+            endpoint,
+            options,
+            credentials,
+            connections,
+            buffers,
+            executor,
+            messenger,
+            stats,
+            dialect,
+        };
+        Ok(Self { inner: Arc::new(inner), deadline })
+    }
+
+    /// A client as the environment says: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, AWS_REGION, the profile files, and keys by
+    /// the AWS chain. `options.region` is replaced by the environment's.
+    ///
+    /// # Errors
+    /// [`ClientError::Configuration`].
+    pub fn from_environment(options: ClientOptions) -> Result<Self, ClientError> {
+        let region = region_from_environment();
+        let endpoint = Endpoint::from_environment(&region)?;
+        Self::new(endpoint, CredentialsProvider::aws_chain(), ClientOptions { region, ..options })
+    }
+
+    /// The same client, whose operations may take so long, retries included, instead of
+    /// [`ClientOptions::operation_timeout`].
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self { inner: Arc::clone(&self.inner), deadline }
+    }
+
+    /// Whom it asks.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.inner.endpoint
+    }
+
+    /// How it was made.
+    pub fn options(&self) -> &ClientOptions {
+        &self.inner.options
     }
 
     /// What it has moved, how, and why not otherwise.
@@ -93,16 +147,23 @@ impl Client {
         self.inner.stats.snapshot()
     }
 
-    /// A URL by which whoever has it may do `method` on the object for `expires`, up to seven days.
+    /// The memory that payload lands in: registered once with whatever moves it.
+    pub fn pool(&self) -> &BufPool {
+        &self.inner.buffers
+    }
+
+    /// A URL by which whoever has it may do `method` on the object for `expires`, up to seven days. `query` is what the
+    /// request has besides: `versionId`, `response-content-type`, `partNumber` and such.
     ///
     /// # Errors
     /// [`ClientError::Credentials`]; [`ClientError::Configuration`] for a time out of range.
-    pub async fn presign(
+    pub async fn presign_with(
         &self,
-        method: &'static str,
+        method: &str,
         bucket: &str,
         key: &str,
         expires: Duration,
+        query: &[(&str, String)],
     ) -> Result<String, ClientError> {
         let seconds = expires.as_secs();
         if !(1..=7 * 24 * 3600).contains(&seconds) {
@@ -110,29 +171,37 @@ impl Client {
         }
         let keys = self.inner.credentials.get().await?;
         let host = self.inner.endpoint.host_header(bucket);
-        let path = self.inner.path(bucket, key);
-        let signing = Signing {
-            method,
-            host: &host,
-            path: &path,
-            query: &[],
-            headers: &[],
-            payload_hash: UNSIGNED_PAYLOAD,
-            region: &self.inner.options.region,
-        };
-        let query = presign(&signing, &keys, seconds, OffsetDateTime::now_utc());
+        let path = encoded_path(&self.inner.path(bucket, key));
+        let request =
+            ToSign { method, host: &host, path: &path, query: "", headers: &[], payload_hash: UNSIGNED_PAYLOAD };
+        let query = self.inner.signer.presign(&request, query, &keys, seconds, OffsetDateTime::now_utc());
         let scheme = if self.inner.endpoint.tls { "https" } else { "http" };
-        Ok(format!("{scheme}://{host}{}?{query}", encoded_path(&path)))
+        Ok(format!("{scheme}://{host}{path}?{query}"))
     }
 
-    /// Runs an operation within [`ClientOptions::operation_timeout`].
+    /// As [`Client::presign_with`], of the object as it is.
+    ///
+    /// # Errors
+    /// As [`Client::presign_with`].
+    pub async fn presign(
+        &self,
+        method: &str,
+        bucket: &str,
+        key: &str,
+        expires: Duration,
+    ) -> Result<String, ClientError> {
+        self.presign_with(method, bucket, key, expires, &[]).await
+    }
+
+    /// Runs an operation within the deadline.
     pub(crate) async fn bounded<T>(
         &self,
-        what: &'static str,
+        what: &str,
         work: impl Future<Output = Result<T, ClientError>>,
     ) -> Result<T, ClientError> {
-        let after = self.inner.options.operation_timeout;
-        tokio::time::timeout(after, work).await.unwrap_or_else(|_elapsed| Err(ClientError::Deadline { what, after }))
+        let after = self.deadline;
+        let late = || ClientError::Timeout { what: format!("{what} was not done"), after };
+        tokio::time::timeout(after, work).await.unwrap_or_else(|_elapsed| Err(late()))
     }
 }
 
@@ -174,11 +243,45 @@ impl Inner {
                 self.done(answer);
                 Ok(native)
             }
-            Err(ClientError::Server { status: 400 | 405 | 501, .. }) => {
+            Err(error) if matches!(error.status(), Some(400 | 405 | 501)) => {
                 self.dialect.store(OTHER, Ordering::Relaxed);
                 Ok(false)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// As [`Inner::send`], for reads: asked a second time when the answer does not begin, within the budget for that. Whoever
+    /// answers first wins; the other attempt is dropped with its connection, and has read nothing of a body.
+    pub(crate) async fn send_read(&self, request: &Request<'_>) -> Result<Answer, ClientError> {
+        let Some(hedger) = &self.hedger else { return self.send(request).await };
+        let begun = Instant::now();
+        let answer = self.send_hedged(request, hedger).await?;
+        hedger.seen(begun.elapsed(), self.begun.elapsed());
+        Ok(answer)
+    }
+
+    async fn send_hedged(&self, request: &Request<'_>, hedger: &Hedger) -> Result<Answer, ClientError> {
+        let mut first = pin!(self.send(request));
+        let Some(delay) = hedger.request() else { return first.await };
+        if let Ok(answer) = tokio::time::timeout(delay, first.as_mut()).await {
+            return answer;
+        }
+        if !self.connections.has_room() || !hedger.spend() {
+            return first.await;
+        }
+        self.stats.count(|stats| stats.hedges += 1);
+        let won = |answer: Answer| {
+            self.stats.count(|stats| stats.hedges_won += 1);
+            answer
+        };
+        match select(first, pin!(self.send(request))).await {
+            Either::Left((Err(error), second)) if error.is_retryable() => {
+                second.await.map(won).map_err(|_second_to_fail| error)
+            }
+            Either::Left((answer, _)) => answer,
+            Either::Right((Ok(answer), _)) => Ok(won(answer)),
+            Either::Right((Err(_), first)) => first.await,
         }
     }
 
@@ -187,13 +290,18 @@ impl Inner {
     /// # Errors
     /// What the last try said.
     pub(crate) async fn send(&self, request: &Request<'_>) -> Result<Answer, ClientError> {
-        let (mut tries, mut fresh) = (0, false);
+        let (mut tries, mut fresh, mut renewed) = (0, false, false);
         loop {
             let (error, pause) = match self.send_once(request, fresh).await {
                 Ok(answer) => return Ok(answer),
                 // A kept connection that had died: not the server's trouble, and no try.
                 Err((_, true, _)) if !fresh => {
                     fresh = true;
+                    continue;
+                }
+                // Keys that have expired under us: fetched anew, once.
+                Err((ClientError::ExpiredCredentials(_), ..)) if !renewed && self.credentials.forget().await => {
+                    renewed = true;
                     continue;
                 }
                 Err((error, _, pause)) => (error, pause),
@@ -215,7 +323,7 @@ impl Inner {
     ) -> Result<Answer, (ClientError, bool, Option<Duration>)> {
         let plain = |error: ClientError| (error, false, None);
         let keys = self.credentials.get().await.map_err(|error| plain(error.into()))?;
-        let head = self.head_of(request, &keys);
+        let head = self.head_of(request, &keys).map_err(plain)?;
         let host = self.endpoint.host_for(request.bucket);
         let broken = |broken: Broken, kept: bool| {
             let dead = kept && broken.unanswered && broken.kind == BrokenKind::Gone;
@@ -239,43 +347,49 @@ impl Inner {
             return Ok(answer);
         }
         let pause = answer.head.header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
-        Err((self.refusal(answer).await, false, pause))
+        Err((self.refusal(request, answer).await, false, pause))
     }
 
-    fn head_of(&self, request: &Request<'_>, keys: &crate::credentials::Credentials) -> String {
+    fn head_of(&self, request: &Request<'_>, keys: &Credentials) -> Result<String, ClientError> {
         let host = self.endpoint.host_header(request.bucket);
-        let path = self.path(request.bucket, request.key);
-        let signing = Signing {
+        let path = encoded_path(&self.path(request.bucket, request.key));
+        let query = encoded_query(&request.query);
+        let mut headers: Vec<(&str, &str)> = Vec::with_capacity(request.headers.len() + request.named.len());
+        headers.extend(request.headers.iter().map(|(name, value)| (*name, value.as_str())));
+        headers.extend(request.named.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        for (name, value) in &headers {
+            check_header(name, value)?;
+        }
+        let signing = ToSign {
             method: request.method,
             host: &host,
             path: &path,
-            query: &request.query,
-            headers: &request.headers,
+            query: &query,
+            headers: &headers,
             payload_hash: UNSIGNED_PAYLOAD,
-            region: &self.options.region,
         };
-        let signed = sign(&signing, keys, OffsetDateTime::now_utc());
-        let query = encoded_query(&request.query);
+        let signed = self.signer.sign(&signing, keys, OffsetDateTime::now_utc());
         let separator = if query.is_empty() { "" } else { "?" };
         let length: usize = request.body.iter().map(|piece| piece.len()).sum();
         let mut head = String::with_capacity(1024);
-        head.push_str(&format!(
-            "{} {}{separator}{query} HTTP/1.1\r\nhost: {host}\r\n",
-            request.method,
-            encoded_path(&path)
-        ));
-        for (name, value) in request.headers.iter().chain(&signed) {
-            head.push_str(&format!("{name}: {value}\r\n"));
+        for text in [request.method, " ", &path, separator, &query, " HTTP/1.1\r\nhost: ", &host, "\r\n"] {
+            head.push_str(text);
+        }
+        let signed = signed.iter().map(|(name, value)| (*name, value.as_str()));
+        for (name, value) in headers.iter().copied().chain(signed) {
+            for text in [name, ": ", value, "\r\n"] {
+                head.push_str(text);
+            }
         }
         if length > 0 || matches!(request.method, "PUT" | "POST") {
             head.push_str(&format!("content-length: {length}\r\n"));
         }
         head.push_str("\r\n");
-        head
+        Ok(head)
     }
 
     /// The error that a bad answer is.
-    async fn refusal(&self, answer: Answer) -> ClientError {
+    async fn refusal(&self, request: &Request<'_>, answer: Answer) -> ClientError {
         let Answer { head, mut pooled } = answer;
         let body = pooled.connection.read_all(ERROR_BYTES_MAX).await.unwrap_or_default();
         self.connections.give_back(pooled);
@@ -285,7 +399,9 @@ impl Inner {
         if let Some(reason) = head.header("x-amz-rdma-decline") {
             code = format!("Declined:{reason}");
         }
-        ClientError::Server { status: head.status, code, message }
+        let request_id = head.header("x-amz-request-id").unwrap_or_default().to_owned();
+        let request = format!("{} {}", request.method, name_of(request.bucket, request.key));
+        ClientError::refused(Refusal { status: head.status, code, message, request, request_id })
     }
 
     /// An answer whose body was read, or has none.
@@ -300,13 +416,61 @@ impl Inner {
         Ok((answer.head, body))
     }
 
+    /// The document that an answer is. One that says in its body that it failed is the error that it says.
+    pub(crate) async fn document(
+        &self,
+        request: &Request<'_>,
+        bytes_max: usize,
+    ) -> Result<(Head, Element), ClientError> {
+        let answer = self.send(request).await?;
+        let (head, body) = self.whole(answer, bytes_max).await?;
+        let document = Element::parse(&body).map_err(|reason| self.protocol(reason))?;
+        if document.name == "Error" {
+            let text = |name: &str| document.child_text(name).unwrap_or_default().to_owned();
+            let request = format!("{} {}", request.method, name_of(request.bucket, request.key));
+            let request_id = text("RequestId");
+            let (code, message) = (text("Code"), text("Message"));
+            return Err(ClientError::refused(Refusal { status: 500, code, message, request, request_id }));
+        }
+        Ok((head, document))
+    }
+
     pub(crate) fn broken(&self, broken: Broken) -> ClientError {
         let host = self.endpoint.host_header("");
         match broken.kind {
-            BrokenKind::Gone | BrokenKind::Silent => ClientError::Connection { host, reason: broken.reason },
+            BrokenKind::Gone => ClientError::Endpoint { host, reason: broken.reason },
+            BrokenKind::Silent => {
+                let after = self.options.silence_timeout;
+                ClientError::Timeout { what: format!("{host}: no byte came"), after }
+            }
             BrokenKind::Protocol => ClientError::Protocol { host, reason: broken.reason },
         }
     }
+
+    pub(crate) fn protocol(&self, reason: impl ToString) -> ClientError {
+        ClientError::Protocol { host: self.endpoint.host_header(""), reason: reason.to_string() }
+    }
+}
+
+/// How messages name an object.
+pub(crate) fn name_of(bucket: &str, key: &str) -> String {
+    match (bucket, key) {
+        ("", _) => "the list of buckets".to_owned(),
+        (_, "") => format!("s3://{bucket}"),
+        _ => format!("s3://{bucket}/{key}"),
+    }
+}
+
+/// A header that would break out of its line, or that S3 would not give back as it was, is refused here.
+fn check_header(name: &str, value: &str) -> Result<(), ClientError> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Err(ClientError::Configuration(format!("{name:?} can't be the name of a header")));
+    }
+    if value.bytes().any(|byte| byte < b' ' && byte != b'\t' || byte == 0x7f) {
+        return Err(ClientError::Configuration(format!("{name}: {value:?} has control characters")));
+    }
+    Ok(())
 }
 
 /// The pause before another try: doubling, and jittered by half either way, so that those who failed together don't come back

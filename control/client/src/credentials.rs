@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -35,6 +36,18 @@ impl Credentials {
     #[must_use]
     pub fn with_token(self, token: impl Into<String>) -> Self {
         Self { session_token: Some(token.into()), ..self }
+    }
+
+    /// Good until then (Unix seconds): fetched again some minutes before.
+    ///
+    /// # Errors
+    /// What is no time.
+    pub fn with_expiry(self, unix_s: i64) -> Result<Self, CredentialsError> {
+        let wrong = |error: time::error::ComponentRange| CredentialsError::Source {
+            source_name: "an expiry".to_owned(),
+            reason: error.to_string(),
+        };
+        Ok(Self { expires: Some(OffsetDateTime::from_unix_timestamp(unix_s).map_err(wrong)?), ..self })
     }
 
     /// Which key.
@@ -91,9 +104,13 @@ struct Provider {
 /// What an environment variable is, by its name.
 type Variables = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
+/// Keys that a program fetches in its own way.
+type Fetch = Box<dyn Fn() -> BoxFuture<'static, Result<Credentials, CredentialsError>> + Send + Sync>;
+
 enum Source {
     Fixed(Credentials),
     Chain { variable: Variables },
+    Own(Fetch),
 }
 
 impl CredentialsProvider {
@@ -113,22 +130,42 @@ impl CredentialsProvider {
         Self(Arc::new(Provider { source, known: tokio::sync::Mutex::new(None) }))
     }
 
+    /// Keys that a program fetches in its own way: asked for when there are none, when they expire within minutes, and when the
+    /// server says that they have expired.
+    pub fn own<F, K>(fetch: F) -> Self
+    where
+        F: Fn() -> K + Send + Sync + 'static,
+        K: Future<Output = Result<Credentials, CredentialsError>> + Send + 'static,
+    {
+        let source = Source::Own(Box::new(move || Box::pin(fetch())));
+        Self(Arc::new(Provider { source, known: tokio::sync::Mutex::new(None) }))
+    }
+
+    /// Forgets what was fetched: the server says that it has expired. Whether there is something to fetch anew.
+    pub async fn forget(&self) -> bool {
+        *self.0.known.lock().await = None;
+        !matches!(self.0.source, Source::Fixed(_))
+    }
+
     /// Keys that are good for some minutes.
     ///
     /// # Errors
     /// [`CredentialsError`]; no wait is longer than some seconds.
     pub async fn get(&self) -> Result<Credentials, CredentialsError> {
-        let variable = match &self.0.source {
-            Source::Fixed(keys) => return Ok(keys.clone()),
-            Source::Chain { variable } => variable,
-        };
+        if let Source::Fixed(keys) = &self.0.source {
+            return Ok(keys.clone());
+        }
         let mut known = self.0.known.lock().await;
         let fresh =
             |keys: &Credentials| keys.expires.is_none_or(|expires| expires - RENEW_BEFORE > OffsetDateTime::now_utc());
         if let Some(keys) = known.as_ref().filter(|keys| fresh(keys)) {
             return Ok(keys.clone());
         }
-        let keys = chain(&**variable).await?;
+        let keys = match &self.0.source {
+            Source::Fixed(keys) => keys.clone(),
+            Source::Chain { variable } => chain(&**variable).await?,
+            Source::Own(fetch) => fetch().await?,
+        };
         *known = Some(keys.clone());
         Ok(keys)
     }
@@ -190,6 +227,17 @@ async fn profile(variable: Variable<'_>) -> Result<Option<Credentials>, Credenti
         }
         None => Ok(None),
     }
+}
+
+/// A setting of the profile of `AWS_PROFILE`, or of the default one, in `~/.aws/config`.
+pub(crate) fn profile_setting(variable: &dyn Fn(&str) -> Option<String>, key: &str) -> Option<String> {
+    let home = variable("HOME").map(PathBuf::from).unwrap_or_default();
+    let path = variable("AWS_CONFIG_FILE").map_or_else(|| home.join(".aws/config"), PathBuf::from);
+    let section = match variable("AWS_PROFILE") {
+        Some(name) if name != "default" => format!("profile {name}"),
+        _ => "default".to_owned(),
+    };
+    setting(&std::fs::read_to_string(path).ok()?, &section, key)
 }
 
 /// `key` in `[section]` of an INI file as AWS writes them.
@@ -306,6 +354,21 @@ mod tests {
         assert!(missing.to_string().contains("nobody"), "{missing}");
         let none = provider(vec![("AWS_EC2_METADATA_DISABLED", "true".to_owned())]).get().await.unwrap_err();
         assert!(none.to_string().contains("AWS_ACCESS_KEY_ID"), "{none}");
+    }
+
+    #[tokio::test]
+    async fn a_program_may_have_its_own_way_and_is_asked_again_when_told() {
+        let count = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let counted = Arc::clone(&count);
+        let provider = CredentialsProvider::own(move || {
+            let number = counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            async move { Ok(Credentials::new(format!("K{number}"), "S")) }
+        });
+        assert_eq!(provider.get().await.unwrap().access_key_id(), "K0");
+        assert_eq!(provider.get().await.unwrap().access_key_id(), "K0");
+        assert!(provider.forget().await);
+        assert_eq!(provider.get().await.unwrap().access_key_id(), "K1");
+        assert!(!CredentialsProvider::fixed(Credentials::new("F", "S")).forget().await);
     }
 
     #[tokio::test]

@@ -1,27 +1,34 @@
 //! The client: S3 against any server; against ours, payload straight to and from the storage nodes.
 //!
-//! **What.** [`Client`] signs requests (SigV4), keeps connections, and has `get`, `get_into`, `get_many`, `get_ranges_into`,
-//! `put` (in parallel parts when it is long), `head`, `delete` and `list`. Where the server speaks `penstock-native-1`
-//! (`docs/protocol/native.md`) a GET or PUT is answered with a *plan*, and the executor in this process moves the shards
-//! itself; elsewhere, and whenever a plan does not work out, the request goes over plain HTTP. [`Client::stats`] has the bytes by
-//! transport and the reasons of every fallback; [`ClientOptions::require_plan`] makes a fallback an error.
+//! **What.** [`Client`] signs requests (SigV4), keeps connections, and has `get`, `get_into`, `get_many`, `get_ranges_into`, `get_stream`,
+//! `put` and `upload` (in parallel parts when it is long), `head`, `delete`, `delete_many`, `copy`, `list` and `presign`. Where the
+//! server speaks `penstock-native-1` (`docs/protocol/native.md`) a GET or PUT is answered with a *plan*, and the executor in
+//! this process moves the shards itself; elsewhere, and whenever a plan does not work out, the request goes over plain HTTP.
+//! [`Client::stats`] has the bytes by transport and the reasons of every fallback; [`ClientOptions::require_plan`] makes a
+//! fallback an error. With the feature `object_store`, the module of that name has arrow-rs's trait.
 //!
 //! **What is promised.** Bytes that are returned were checked: by plan against every shard's checksum, over HTTP against the
-//! object's CRC64NVME where the server has one and the whole object was asked for. Short data is an error. A connection that
-//! drops is taken up again where it broke off, under `If-Match`, so that no answer is ever sewn together from two objects.
-//! Every wait is bounded: [`ClientOptions`] names the bounds.
+//! object's where the server has one and the whole object was asked for. Wrong bytes are read again, and are an error when
+//! they stay wrong. Short data is an error. A connection that drops is taken up again where it broke off, under `If-Match`,
+//! so that no answer is ever sewn together from two objects. Every wait is bounded: [`ClientOptions`] names the bounds.
 //!
 //! **Copies.** [`Client::get`] returns pool memory in which the bytes have landed: none are copied (`copied_bytes` in the
 //! statistics counts those that were). `get_into` reads HTTP bodies straight into the caller's memory; by plan it copies
-//! once, from where they were checked.
+//! once, from where they were checked; `get_into_buffer` does not. No HEAD goes before a GET.
 //!
 //! **How it fails.** [`ClientError`]: what is wrong, whether it may pass, and what to do.
 #![forbid(unsafe_code)]
 
+mod bucket;
+mod checks;
 mod client;
+mod copy;
 pub mod credentials;
+mod delete;
 mod error;
+mod hedge;
 mod http;
+mod landing;
 mod list;
 mod messenger;
 mod multipart;
@@ -29,15 +36,27 @@ mod object;
 mod options;
 mod plain;
 mod plan;
-mod sign;
+mod put;
+mod read;
+mod rest;
+pub mod sign;
 mod stats;
+mod upload;
 mod xml;
 
+pub use bucket::Bucket;
+pub use checks::Verify;
 pub use client::Client;
+pub use copy::{CopyOptions, CopySource};
 pub use credentials::{Credentials, CredentialsError, CredentialsProvider};
-pub use error::ClientError;
-pub use list::{ListEntry, ListOptions};
+pub use delete::{DeleteKey, DeleteOutcome};
+pub use error::{ClientError, ErrorKind, Refusal};
+pub use hedge::HedgeOptions;
+pub use list::{ListEntry, ListOptions, ListPage};
 pub use messenger::Dialer;
-pub use object::{Body, Object, ObjectInfo, PutDone, PutOptions};
-pub use options::{ClientOptions, Endpoint, Mode};
+pub use multipart::{OpenUpload, Part, UploadId};
+pub use object::{Body, ByteRange, GetOptions, Object, ObjectInfo, PutDone, PutOptions, modified_time};
+pub use options::{ClientOptions, Endpoint, Mode, region_from_environment};
+pub use penstock_buf::{Buf, BufMut, BufPool};
 pub use stats::ClientStats;
+pub use upload::Upload;

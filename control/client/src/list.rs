@@ -9,7 +9,6 @@ use percent_encoding::percent_decode_str;
 
 use crate::client::{Client, Request};
 use crate::error::ClientError;
-use crate::xml::Element;
 
 /// What to list.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +19,17 @@ pub struct ListOptions {
     pub delimiter: String,
     /// Only keys after this one.
     pub start_after: String,
+    /// Most entries of one page; 0: as many as the server gives, a thousand with S3. For paging by hand, and tests.
+    pub page_entries: usize,
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListPage {
+    /// In the order of the keys.
+    pub entries: Vec<ListEntry>,
+    /// By which the next page is asked for; `None` at the end.
+    pub next: Option<String>,
 }
 
 /// One key, or one common prefix.
@@ -35,6 +45,8 @@ pub enum ListEntry {
         etag: String,
         /// When it became visible (ISO 8601).
         last_modified: String,
+        /// Its storage class; empty when the server does not say.
+        storage_class: String,
     },
     /// Keys that start so, rolled up.
     Prefix(String),
@@ -77,51 +89,64 @@ impl Client {
 
 impl State {
     async fn fetch(&mut self) -> Result<(), ClientError> {
+        let page = self.client.list_page(&self.bucket, &self.options, self.token.as_deref()).await?;
+        self.ended = page.next.is_none();
+        self.page = page.entries.into();
+        self.token = page.next;
+        Ok(())
+    }
+}
+
+impl Client {
+    /// One page of a listing: the first, or what `token` of the page before leads to.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn list_page(
+        &self,
+        bucket: &str,
+        options: &ListOptions,
+        token: Option<&str>,
+    ) -> Result<ListPage, ClientError> {
+        let inner = &*self.inner;
         let mut query = vec![("list-type", "2".to_owned()), ("encoding-type", "url".to_owned())];
-        let optional = [
-            ("prefix", &self.options.prefix),
-            ("delimiter", &self.options.delimiter),
-            ("start-after", &self.options.start_after),
-        ];
+        let optional =
+            [("prefix", &options.prefix), ("delimiter", &options.delimiter), ("start-after", &options.start_after)];
         query.extend(
             optional.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name, value.clone())),
         );
-        query.extend(self.token.take().map(|token| ("continuation-token", token)));
-        query.push(("max-keys", limits::LIST_KEYS_MAX.to_string()));
-        let request = Request { method: "GET", bucket: &self.bucket, query, ..Request::default() };
-        let inner = &*self.client.inner;
-        let fetching = async {
-            let answer = inner.send(&request).await?;
-            inner.whole(answer, PAGE_BYTES_MAX).await
-        };
-        let (_, body) = self.client.bounded("a page of a listing", fetching).await?;
-        let document = Element::parse(&body).map_err(|reason| inner.protocol(reason))?;
+        query.extend(token.map(|token| ("continuation-token", token.to_owned())));
+        let most = if options.page_entries == 0 { limits::LIST_KEYS_MAX } else { options.page_entries };
+        query.push(("max-keys", most.min(limits::LIST_KEYS_MAX).to_string()));
+        let request = Request { method: "GET", bucket, query, ..Request::default() };
+        let (_, document) = self.bounded("a page of a listing", inner.document(&request, PAGE_BYTES_MAX)).await?;
+        let encoded = document.child_text("EncodingType") == Some("url");
+        let name = |text: &str| if encoded { decoded(text) } else { text.to_owned() };
         let mut page: Vec<(String, ListEntry)> = Vec::new();
         for object in document.all("Contents") {
             let text = |name: &str| object.child_text(name).unwrap_or_default();
-            let key = decoded(text("Key"));
+            let key = name(text("Key"));
             let size_bytes = text("Size").parse().map_err(|_| inner.protocol("a listing whose Size is no number"))?;
             let entry = ListEntry::Object {
                 key: key.clone(),
                 size_bytes,
                 etag: text("ETag").trim_matches('"').to_owned(),
                 last_modified: text("LastModified").to_owned(),
+                storage_class: text("StorageClass").to_owned(),
             };
             page.push((key, entry));
         }
         for prefix in document.all("CommonPrefixes") {
-            let prefix = decoded(prefix.child_text("Prefix").unwrap_or_default());
+            let prefix = name(prefix.child_text("Prefix").unwrap_or_default());
             page.push((prefix.clone(), ListEntry::Prefix(prefix)));
         }
         page.sort_by(|(a, _), (b, _)| a.as_bytes().cmp(b.as_bytes()));
-        self.page = page.into_iter().map(|(_, entry)| entry).collect();
         let more = document.child_text("IsTruncated") == Some("true");
-        self.token = document.child_text("NextContinuationToken").filter(|_| more).map(str::to_owned);
-        if more && self.token.is_none() {
+        let next = document.child_text("NextContinuationToken").filter(|_| more).map(str::to_owned);
+        if more && next.is_none() {
             return Err(inner.protocol("a listing that goes on and does not say where"));
         }
-        self.ended = !more;
-        Ok(())
+        Ok(ListPage { entries: page.into_iter().map(|(_, entry)| entry).collect(), next })
     }
 }
 

@@ -1,177 +1,300 @@
-//! Writes: in one request, by plan, or in parallel parts.
+//! Multipart uploads, request by request: what `put` and [`crate::Upload`] are made of, and what a program that resumes uploads
+//! needs.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use futures::{StreamExt, stream};
-use penstock_digest::{crc64nvme, crc64nvme_combine};
+use std::sync::atomic::Ordering;
+
+use penstock_digest::{ChecksumAlgorithm, ChecksumValue, combine_full_object};
 use penstock_proto::limits;
 
 use crate::client::{Client, Request};
 use crate::error::ClientError;
-use crate::object::{PutDone, PutOptions, crc64_text};
-use crate::plan::Planned;
+use crate::object::{PutDone, PutOptions, crc64_text, crc64_value, etag_of};
+use crate::put::{conditions, object_headers};
 use crate::xml::{Element, complete_upload};
 
-/// An uploaded part.
-struct Part {
-    number: u32,
-    etag: String,
-    crc64: u64,
-    bytes: u64,
+/// A multipart upload that is open. Its `Display` is the server's UploadId.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadId {
+    pub(crate) id: String,
+    /// Whether parts carry their CRC64NVME, and the object one of the whole.
+    pub(crate) crc64: bool,
+}
+
+/// A part that was uploaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// From 1 on.
+    pub number: u32,
+    /// Its ETag, without quotes.
+    pub etag: String,
+    /// CRC64NVME of its bytes, when it is known.
+    pub crc64: Option<u64>,
+    /// How long it is.
+    pub size_bytes: u64,
+}
+
+/// An upload that somebody has begun and neither completed nor aborted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenUpload {
+    /// Of which object.
+    pub key: String,
+    /// Which.
+    pub upload: UploadId,
+    /// Since when (ISO 8601).
+    pub initiated: String,
+}
+
+/// Most pages of a listing of parts or uploads that are followed: 10,000 parts have ten.
+const PAGES_MAX: usize = 1000;
+
+impl std::fmt::Display for UploadId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.id)
+    }
+}
+
+impl From<&str> for UploadId {
+    /// One that was begun with CRC64NVME, as this client does.
+    fn from(id: &str) -> Self {
+        Self { id: id.to_owned(), crc64: true }
+    }
 }
 
 impl Client {
-    /// Stores `data` under the key, in place of what is there. Long bodies go in parallel parts.
+    /// Begins an upload.
     ///
     /// # Errors
-    /// [`ClientError`]; nothing is visible then, unless the answer to the last request was lost.
-    pub async fn put(&self, bucket: &str, key: &str, data: &[u8], options: PutOptions) -> Result<PutDone, ClientError> {
-        let work = async {
-            if data.len() as u64 >= 2 * self.inner.options.part_bytes.max(limits::PART_BYTES_MIN) {
-                return self.put_parts(bucket, key, data, &options).await;
-            }
-            let mut headers = object_headers(&options);
-            headers.extend(conditions(&options));
-            let request = Request { method: "PUT", bucket, key, headers, ..Request::default() };
-            let (etag, crc64) = self.put_one(request, data).await?;
-            Ok(PutDone { etag, crc64 })
-        };
-        self.bounded("a PUT", work).await
+    /// [`ClientError`].
+    pub async fn create_upload(&self, bucket: &str, key: &str, options: &PutOptions) -> Result<UploadId, ClientError> {
+        self.bounded("CreateMultipartUpload", self.create_upload_now(bucket, key, options)).await
     }
 
-    /// One body by one request, or by plan: its ETag and CRC64NVME.
-    async fn put_one(&self, mut request: Request<'_>, data: &[u8]) -> Result<(String, u64), ClientError> {
-        let inner = &*self.inner;
-        let small = data.len() as u64 <= inner.options.inline_bytes_max;
-        if !small {
-            let required = inner.options.require_plan || inner.options.require_rdma;
-            let reason = match inner.may_be_native() {
-                true => match self.put_by_plan(&request, data).await? {
-                    Planned::Done(etag, crc64) => return Ok((etag, crc64)),
-                    Planned::Declined(reason) => reason,
-                },
-                false => "server",
-            };
-            if reason != "small" {
-                if required {
-                    return Err(ClientError::PlanRequired(reason));
-                }
-                if inner.options.mode != crate::options::Mode::Http {
-                    inner.stats.fallback(reason);
-                }
-            }
-        }
-        let crc64 = crc64nvme(data);
-        request.headers.push(("x-amz-checksum-crc64nvme", crc64_text(crc64)));
-        request.body = vec![data];
-        let answer = inner.send(&request).await?;
-        let etag = answer.head.header("etag").unwrap_or_default().trim_matches('"').to_owned();
-        let claimed = answer.head.header("x-amz-checksum-crc64nvme").map(str::to_owned);
-        inner.whole(answer, limits::XML_BODY_BYTES_MAX).await?;
-        inner.stats.written("http", data.len() as u64);
-        if let Some(claimed) = claimed.filter(|claimed| *claimed != crc64_text(crc64)) {
-            let bytes: Option<[u8; 8]> = STANDARD.decode(&claimed).ok().and_then(|bytes| bytes.try_into().ok());
-            let expected = bytes.map(u64::from_be_bytes).unwrap_or_default();
-            let what = format!("{}/{}", request.bucket, request.key);
-            return Err(ClientError::Corrupt { what, computed: crc64, expected });
-        }
-        Ok((etag, crc64))
-    }
-
-    async fn put_parts(
+    pub(crate) async fn create_upload_now(
         &self,
         bucket: &str,
         key: &str,
-        data: &[u8],
         options: &PutOptions,
-    ) -> Result<PutDone, ClientError> {
+    ) -> Result<UploadId, ClientError> {
         let inner = &*self.inner;
-        let mut headers = object_headers(options);
-        headers.push(("x-amz-checksum-algorithm", "CRC64NVME".to_owned()));
-        headers.push(("x-amz-checksum-type", "FULL_OBJECT".to_owned()));
+        let (mut headers, named) = object_headers(options);
+        let crc64 = !inner.no_crc64_uploads.load(Ordering::Relaxed);
+        let plain = headers.clone();
+        if crc64 {
+            headers.push(("x-amz-checksum-algorithm", "CRC64NVME".to_owned()));
+            headers.push(("x-amz-checksum-type", "FULL_OBJECT".to_owned()));
+        }
         let query = vec![("uploads", String::new())];
-        let request = Request { method: "POST", bucket, key, query, headers, ..Request::default() };
-        let answer = inner.send(&request).await?;
-        let (_, body) = inner.whole(answer, limits::XML_BODY_BYTES_MAX).await?;
-        let document = Element::parse(&body).map_err(|reason| inner.protocol(reason))?;
-        let upload = document.child_text("UploadId").unwrap_or_default().to_owned();
-        if upload.is_empty() {
+        let mut request = Request { method: "POST", bucket, key, query, headers, named, ..Request::default() };
+        let (document, crc64) = match inner.document(&request, limits::XML_BODY_BYTES_MAX).await {
+            // A server that does not know the checksum.
+            Err(error) if crc64 && matches!(error.status(), Some(400 | 501)) => {
+                request.headers = plain;
+                let Ok((_, document)) = inner.document(&request, limits::XML_BODY_BYTES_MAX).await else {
+                    return Err(error);
+                };
+                inner.no_crc64_uploads.store(true, Ordering::Relaxed);
+                (document, false)
+            }
+            answer => (answer?.1, crc64),
+        };
+        let id = document.child_text("UploadId").unwrap_or_default().to_owned();
+        if id.is_empty() {
             return Err(inner.protocol("CreateMultipartUpload is answered without an UploadId"));
         }
-        let done = self.upload_parts(bucket, key, data, &upload, options).await;
-        if done.is_err() {
-            // What can't be aborted now is for the bucket's lifecycle; the error that is told is the first.
-            let query = vec![("uploadId", upload)];
-            let abort = Request { method: "DELETE", bucket, key, query, ..Request::default() };
-            if let Err(error) = inner.send(&abort).await {
-                tracing::warn!(bucket, key, %error, "an upload that failed could not be aborted");
-            }
-        }
-        done
+        Ok(UploadId { id, crc64 })
     }
 
-    async fn upload_parts(
+    /// Uploads a part: 5 MiB or more, but for the last. One of the same number is replaced.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn upload_part(
         &self,
         bucket: &str,
         key: &str,
-        data: &[u8],
-        upload: &str,
+        upload: &UploadId,
+        number: u32,
+        data: &[&[u8]],
+    ) -> Result<Part, ClientError> {
+        self.bounded("UploadPart", self.upload_part_now(bucket, key, upload, number, data)).await
+    }
+
+    pub(crate) async fn upload_part_now(
+        &self,
+        bucket: &str,
+        key: &str,
+        upload: &UploadId,
+        number: u32,
+        data: &[&[u8]],
+    ) -> Result<Part, ClientError> {
+        let query = vec![("partNumber", number.to_string()), ("uploadId", upload.id.clone())];
+        let request = Request { method: "PUT", bucket, key, query, ..Request::default() };
+        let done = self.put_one(request, data).await?;
+        Ok(Part { number, etag: done.etag, crc64: done.crc64, size_bytes: crate::put::length(data) })
+    }
+
+    /// Makes a part of some bytes of another object, on the server. Its CRC64NVME is only known when the server says it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    #[allow(clippy::too_many_arguments, reason = "which bytes of what become which part of what")]
+    pub async fn upload_part_copy(
+        &self,
+        bucket: &str,
+        key: &str,
+        upload: &UploadId,
+        number: u32,
+        source: &str,
+        range: std::ops::Range<u64>,
+        etag: &str,
+    ) -> Result<Part, ClientError> {
+        let query = vec![("partNumber", number.to_string()), ("uploadId", upload.id.clone())];
+        let headers = vec![
+            ("x-amz-copy-source", source.to_owned()),
+            ("x-amz-copy-source-if-match", crate::object::quoted(etag)),
+            ("x-amz-copy-source-range", format!("bytes={}-{}", range.start, range.end - 1)),
+        ];
+        let request = Request { method: "PUT", bucket, key, query, headers, ..Request::default() };
+        let (_, document) =
+            self.bounded("UploadPartCopy", self.inner.document(&request, limits::XML_BODY_BYTES_MAX)).await?;
+        Ok(Part {
+            number,
+            etag: etag_of(document.child_text("ETag").unwrap_or_default()),
+            crc64: document.child_text("ChecksumCRC64NVME").and_then(crc64_value),
+            size_bytes: range.end - range.start,
+        })
+    }
+
+    /// Makes the object of its parts, in the order of their numbers.
+    ///
+    /// # Errors
+    /// [`ClientError`]; the upload is still open then, unless the answer was lost.
+    pub async fn complete_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        upload: &UploadId,
+        parts: &[Part],
+        options: &PutOptions,
+    ) -> Result<PutDone, ClientError> {
+        self.bounded("CompleteMultipartUpload", self.complete_upload_now(bucket, key, upload, parts, options)).await
+    }
+
+    pub(crate) async fn complete_upload_now(
+        &self,
+        bucket: &str,
+        key: &str,
+        upload: &UploadId,
+        parts: &[Part],
         options: &PutOptions,
     ) -> Result<PutDone, ClientError> {
         let inner = &*self.inner;
-        let least = (data.len() as u64).div_ceil(u64::from(limits::PART_NUMBER_MAX));
-        let part_bytes = inner.options.part_bytes.clamp(limits::PART_BYTES_MIN, limits::PUT_BYTES_MAX).max(least);
-        let puts: Vec<_> = data
-            .chunks(part_bytes as usize)
-            .zip(1u32..)
-            .map(|(part, number)| async move {
-                let query = vec![("partNumber", number.to_string()), ("uploadId", upload.to_owned())];
-                let request = Request { method: "PUT", bucket, key, query, ..Request::default() };
-                let (etag, crc64) = self.put_one(request, part).await?;
-                Ok::<_, ClientError>(Part { number, etag, crc64, bytes: part.len() as u64 })
-            })
-            .collect();
-        let mut puts = stream::iter(puts).buffered(inner.options.parallel_max.max(1));
-        let (mut parts, mut crc64) = (Vec::new(), crc64nvme(&[]));
-        while let Some(part) = puts.next().await {
-            let part = part?;
-            crc64 = match parts.is_empty() {
-                true => part.crc64,
-                false => crc64nvme_combine(crc64, part.crc64, part.bytes),
-            };
-            parts.push((part.number, format!("\"{}\"", part.etag), Some(crc64_text(part.crc64))));
-        }
-        let document = complete_upload(&parts);
+        let value = |part: &Part| Some((ChecksumValue::from_crc64nvme(part.crc64?), part.size_bytes));
+        let values: Option<Vec<_>> = parts.iter().map(value).collect();
+        let crc64 = values
+            .and_then(|values| combine_full_object(ChecksumAlgorithm::Crc64Nvme, &values))
+            .and_then(|value| value.as_crc());
+        let text = |part: &Part| part.crc64.filter(|_| upload.crc64).map(crc64_text);
+        let listed: Vec<_> = parts.iter().map(|part| (part.number, format!("\"{}\"", part.etag), text(part))).collect();
+        let document = complete_upload(&listed);
         let mut headers = conditions(options);
-        headers.push(("x-amz-checksum-crc64nvme", crc64_text(crc64)));
-        headers.push(("x-amz-checksum-type", "FULL_OBJECT".to_owned()));
-        let query = vec![("uploadId", upload.to_owned())];
-        let body = vec![document.as_bytes()];
-        let request = Request { method: "POST", bucket, key, query, headers, body };
-        let answer = inner.send(&request).await?;
-        let (_, body) = inner.whole(answer, limits::XML_BODY_BYTES_MAX).await?;
-        let document = Element::parse(&body).map_err(|reason| inner.protocol(reason))?;
-        // A Complete may answer 200 and say in its body that it failed.
-        if document.name == "Error" {
-            let text = |name: &str| document.child_text(name).unwrap_or_default().to_owned();
-            return Err(ClientError::Server { status: 500, code: text("Code"), message: text("Message") });
+        if let Some(crc64) = crc64.filter(|_| upload.crc64) {
+            headers.push(("x-amz-checksum-crc64nvme", crc64_text(crc64)));
+            headers.push(("x-amz-checksum-type", "FULL_OBJECT".to_owned()));
         }
-        let etag = document.child_text("ETag").unwrap_or_default().trim_matches('"').to_owned();
-        Ok(PutDone { etag, crc64 })
+        let query = vec![("uploadId", upload.id.clone())];
+        let body = vec![document.as_bytes()];
+        let request = Request { method: "POST", bucket, key, query, headers, body, ..Request::default() };
+        let (head, document) = inner.document(&request, limits::XML_BODY_BYTES_MAX).await?;
+        let etag = etag_of(document.child_text("ETag").unwrap_or_default());
+        let version_id = head.header("x-amz-version-id").filter(|id| *id != "null").map(str::to_owned);
+        Ok(PutDone { etag, crc64, version_id })
     }
-}
 
-fn object_headers(options: &PutOptions) -> Vec<(&'static str, String)> {
-    let mut headers = options.user_metadata.clone();
-    headers.extend(options.content_type.clone().map(|value| ("content-type", value)));
-    headers
-}
-
-fn conditions(options: &PutOptions) -> Vec<(&'static str, String)> {
-    let mut headers = Vec::new();
-    if options.if_none_match {
-        headers.push(("if-none-match", "*".to_owned()));
+    /// Gives up an upload: its parts are deleted.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn abort_upload(&self, bucket: &str, key: &str, upload: &UploadId) -> Result<(), ClientError> {
+        let query = vec![("uploadId", upload.id.clone())];
+        let request = Request { method: "DELETE", bucket, key, query, ..Request::default() };
+        self.bounded("AbortMultipartUpload", async {
+            let answer = self.inner.send(&request).await?;
+            self.inner.whole(answer, limits::XML_BODY_BYTES_MAX).await.map(drop)
+        })
+        .await
     }
-    headers.extend(options.if_match.as_ref().map(|etag| ("if-match", format!("\"{etag}\""))));
-    headers
+
+    /// What can't be aborted now is for the bucket's lifecycle; the error that is told is the one before.
+    pub(crate) async fn abort_quietly(&self, bucket: &str, key: &str, upload: &UploadId) {
+        if let Err(error) = self.abort_upload(bucket, key, upload).await {
+            tracing::warn!(bucket, key, %error, "an upload that failed could not be aborted");
+        }
+    }
+
+    /// The parts of an upload that the server has, in the order of their numbers.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn list_parts(&self, bucket: &str, key: &str, upload: &UploadId) -> Result<Vec<Part>, ClientError> {
+        let (mut parts, mut marker) = (Vec::new(), String::new());
+        for _ in 0..PAGES_MAX {
+            let mut query = vec![("uploadId", upload.id.clone())];
+            if !marker.is_empty() {
+                query.push(("part-number-marker", marker.clone()));
+            }
+            let request = Request { method: "GET", bucket, key, query, ..Request::default() };
+            let (_, document) =
+                self.bounded("ListParts", self.inner.document(&request, limits::XML_BODY_BYTES_MAX)).await?;
+            for part in document.all("Part") {
+                parts.push(self.part_of(part)?);
+            }
+            if document.child_text("IsTruncated") != Some("true") {
+                return Ok(parts);
+            }
+            marker = document.child_text("NextPartNumberMarker").unwrap_or_default().to_owned();
+        }
+        Err(self.inner.protocol("a listing of parts that does not end"))
+    }
+
+    fn part_of(&self, part: &Element) -> Result<Part, ClientError> {
+        let text = |name: &str| part.child_text(name).unwrap_or_default();
+        let wrong = |what: &str| self.inner.protocol(format!("a part whose {what} is no number"));
+        Ok(Part {
+            number: text("PartNumber").parse().map_err(|_| wrong("PartNumber"))?,
+            etag: etag_of(text("ETag")),
+            crc64: part.child_text("ChecksumCRC64NVME").and_then(crc64_value),
+            size_bytes: text("Size").parse().map_err(|_| wrong("Size"))?,
+        })
+    }
+
+    /// The uploads of keys that begin so which are neither completed nor aborted.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn list_uploads(&self, bucket: &str, prefix: &str) -> Result<Vec<OpenUpload>, ClientError> {
+        let (mut uploads, mut markers) = (Vec::new(), None::<(String, String)>);
+        for _ in 0..PAGES_MAX {
+            let mut query = vec![("uploads", String::new()), ("prefix", prefix.to_owned())];
+            if let Some((key, id)) = markers.take() {
+                query.extend([("key-marker", key), ("upload-id-marker", id)]);
+            }
+            let request = Request { method: "GET", bucket, query, ..Request::default() };
+            let (_, document) =
+                self.bounded("ListMultipartUploads", self.inner.document(&request, limits::XML_BODY_BYTES_MAX)).await?;
+            let crc64 =
+                |upload: &Element| upload.child_text("ChecksumAlgorithm").is_none_or(|name| name == "CRC64NVME");
+            uploads.extend(document.all("Upload").map(|upload| {
+                let text = |name: &str| upload.child_text(name).unwrap_or_default().to_owned();
+                let id = UploadId { id: text("UploadId"), crc64: crc64(upload) };
+                OpenUpload { key: text("Key"), upload: id, initiated: text("Initiated") }
+            }));
+            if document.child_text("IsTruncated") != Some("true") {
+                return Ok(uploads);
+            }
+            let text = |name: &str| document.child_text(name).unwrap_or_default().to_owned();
+            markers = Some((text("NextKeyMarker"), text("NextUploadIdMarker")));
+        }
+        Err(self.inner.protocol("a listing of uploads that does not end"))
+    }
 }

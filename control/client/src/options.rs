@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::checks::Verify;
+use crate::credentials::profile_setting;
 use crate::error::ClientError;
+use crate::hedge::HedgeOptions;
 use crate::messenger::Dialer;
 
 /// A server.
@@ -58,6 +61,25 @@ impl Endpoint {
         Self { tls: true, host, port: 443, virtual_host: true }
     }
 
+    /// What the environment says: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, `endpoint_url` of the profile in ~/.aws/config, or AWS's own
+    /// of `region`.
+    ///
+    /// # Errors
+    /// [`ClientError::Configuration`].
+    pub fn from_environment(region: &str) -> Result<Self, ClientError> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let said = variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
+        match said.or_else(|| profile_setting(&variable, "endpoint_url")) {
+            Some(url) => Self::parse(&url),
+            None => Ok(Self::aws(region)),
+        }
+    }
+
+    /// As a URL.
+    pub fn url(&self) -> String {
+        format!("{}://{}", if self.tls { "https" } else { "http" }, self.host_header(""))
+    }
+
     /// The host for a bucket.
     pub(crate) fn host_for(&self, bucket: &str) -> String {
         match self.virtual_host && !bucket.is_empty() {
@@ -72,6 +94,13 @@ impl Endpoint {
         let default = if self.tls { 443 } else { 80 };
         if self.port == default { host } else { format!("{host}:{}", self.port) }
     }
+}
+
+/// What the environment says: AWS_REGION, AWS_DEFAULT_REGION, `region` of the profile in ~/.aws/config, or us-east-1.
+pub fn region_from_environment() -> String {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let said = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
+    said.or_else(|| profile_setting(&variable, "region")).unwrap_or_else(|| "us-east-1".to_owned())
 }
 
 /// How payload moves.
@@ -117,6 +146,13 @@ pub struct ClientOptions {
     pub inline_bytes_max: u64,
     /// Certificate authorities for https, as a PEM file; the system's by default.
     pub ca_file: Option<PathBuf>,
+    /// When a read is asked for a second time; `None`: never.
+    pub hedge: Option<HedgeOptions>,
+    /// Which checksums of whole objects are verified.
+    pub verify: Verify,
+    /// Over HTTP, an object of twice this length or more is read in parallel shares of at least this length, when connections
+    /// are idle.
+    pub split_bytes_min: u64,
 }
 
 impl Default for ClientOptions {
@@ -137,6 +173,9 @@ impl Default for ClientOptions {
             parallel_max: 4,
             inline_bytes_max: 128 << 10,
             ca_file: None,
+            hedge: Some(HedgeOptions::default()),
+            verify: Verify::Fast,
+            split_bytes_min: 16 << 20,
         }
     }
 }

@@ -1,22 +1,38 @@
-//! Reads: the request, and its body over HTTP. A body that breaks off is taken up where it did, under `If-Match`.
+//! Reads: the request, and its body over HTTP. A body that breaks off, or stands still, is taken up where it did, under
+//! `If-Match`.
 
 use std::ops::Range;
 
-use penstock_digest::{crc64nvme, crc64nvme_combine};
+use futures::future::try_join_all;
+use penstock_buf::{Buf, BufMut};
+use penstock_digest::{ChecksumHasher, ChecksumValue, combine_full_object};
 use penstock_proto::limits;
 use penstock_proto::plan::{ReadPlan, Record};
 
-use crate::client::{Answer, Client, Inner, PROTOCOL, Request, retry_pause};
+use crate::checks::{chosen, corrupt};
+use crate::client::{Answer, Client, PROTOCOL, Request, name_of};
 use crate::error::ClientError;
-use crate::object::{Body, Object, ObjectInfo, read_info};
+use crate::landing::Landing;
+use crate::object::{Body, ByteRange, GetOptions, ObjectInfo, read_info};
 use crate::options::Mode;
+use crate::rest::Rest;
+
+/// Which object, or which version of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target<'a> {
+    pub(crate) bucket: &'a str,
+    pub(crate) key: &'a str,
+    pub(crate) version_id: Option<&'a str>,
+}
 
 /// Where read bytes go.
 pub(crate) enum Sink<'a> {
     /// To memory of our own.
-    Body(Body),
+    Body(&'a mut Body),
     /// To the caller's; how much of it is filled.
     Slice(&'a mut [u8], usize),
+    /// To pool memory that the caller has brought: what of it is still empty, and what has landed.
+    Buffer(&'a mut BufMut, &'a mut Body),
 }
 
 /// What came of asking for an object.
@@ -27,106 +43,113 @@ pub(crate) enum Opened {
     Http { info: ObjectInfo, range: Range<u64>, answer: Answer },
 }
 
-/// A body on its way, and what it takes to ask for the rest of it.
-struct Rest<'a> {
-    inner: &'a Inner,
-    bucket: &'a str,
-    key: &'a str,
-    etag: String,
-    /// What is still to come.
-    left: Range<u64>,
-    answer: Option<Answer>,
-    /// Tries that brought nothing.
-    idle_tries: u32,
-    crc64: u64,
-    taken_bytes: u64,
+/// Memory of one share of a body.
+enum Room<'a> {
+    Own,
+    Slice(&'a mut [u8]),
+    Buffer(BufMut),
+}
+
+/// What came of one share.
+struct Share {
+    body: Body,
+    checksum: Option<ChecksumValue>,
+    bytes: u64,
+}
+
+impl<'a> Target<'a> {
+    pub(crate) fn new(bucket: &'a str, key: &'a str, options: &'a GetOptions) -> Self {
+        Self { bucket, key, version_id: options.version_id.as_deref() }
+    }
+
+    pub(crate) fn query(&self) -> Vec<(&'static str, String)> {
+        self.version_id.iter().map(|id| ("versionId", (*id).to_owned())).collect()
+    }
+
+    pub(crate) fn name(&self) -> String {
+        name_of(self.bucket, self.key)
+    }
+}
+
+impl Opened {
+    pub(crate) fn info(&self) -> &ObjectInfo {
+        match self {
+            Self::Plan { info, .. } | Self::Http { info, .. } => info,
+        }
+    }
+
+    pub(crate) fn range(&self) -> Range<u64> {
+        match self {
+            Self::Plan { range, .. } | Self::Http { range, .. } => range.clone(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        let range = self.range();
+        range.end - range.start
+    }
 }
 
 impl Client {
-    pub(crate) async fn read_body(
+    /// Reads what was opened.
+    pub(crate) async fn read_opened(
         &self,
-        bucket: &str,
-        key: &str,
-        range: Option<Range<u64>>,
-    ) -> Result<Object, ClientError> {
-        let mut sink = Sink::Body(Body::default());
-        let (info, range) = self.read(bucket, key, range, &mut sink).await?;
-        let Sink::Body(body) = sink else { return Err(self.inner.protocol("a body was read into a slice")) };
-        Ok(Object { info, range, body })
-    }
-
-    pub(crate) async fn read_slice(
-        &self,
-        bucket: &str,
-        key: &str,
-        range: Option<Range<u64>>,
-        into: &mut [u8],
-    ) -> Result<ObjectInfo, ClientError> {
-        let mut sink = Sink::Slice(into, 0);
-        Ok(self.read(bucket, key, range, &mut sink).await?.0)
-    }
-
-    async fn read(
-        &self,
-        bucket: &str,
-        key: &str,
-        range: Option<Range<u64>>,
+        target: Target<'_>,
+        opened: Opened,
         sink: &mut Sink<'_>,
     ) -> Result<(ObjectInfo, Range<u64>), ClientError> {
-        if range.as_ref().is_some_and(|range| range.start >= range.end) {
-            return Err(ClientError::Configuration("an empty range can't be asked for".to_owned()));
-        }
-        match self.open(bucket, key, range, None, true).await? {
+        sink.check(opened.len())?;
+        match opened {
             Opened::Plan { info, range, plan } => {
-                sink.check(&range)?;
-                self.read_by_plan(bucket, key, &info, range.clone(), plan, sink).await?;
+                self.read_by_plan(target, &info, range.clone(), plan, sink).await?;
                 Ok((info, range))
             }
             Opened::Http { info, range, answer } => {
-                sink.check(&range)?;
-                self.read_http(bucket, key, &info, range.clone(), Some(answer), sink).await?;
+                self.read_http(target, &info, range.clone(), Some(answer), sink).await?;
                 Ok((info, range))
             }
         }
     }
 
-    /// Asks for an object, for a plan of it with `plan`.
-    pub(crate) async fn open(
+    /// Asks for the rest of an object that was begun.
+    pub(crate) async fn open_rest(
         &self,
-        bucket: &str,
-        key: &str,
-        range: Option<Range<u64>>,
-        if_match: Option<&str>,
-        plan: bool,
+        target: Target<'_>,
+        left: Range<u64>,
+        etag: &str,
     ) -> Result<Opened, ClientError> {
+        let options =
+            GetOptions { range: Some(ByteRange::Span(left)), if_match: Some(etag.to_owned()), ..GetOptions::default() };
+        match self.open(target, &options).await {
+            Err(ClientError::Precondition(_)) => Err(ClientError::Changed { what: target.name() }),
+            opened => opened,
+        }
+    }
+
+    /// Asks for an object, for a plan of it where there may be one.
+    pub(crate) async fn open(&self, target: Target<'_>, options: &GetOptions) -> Result<Opened, ClientError> {
         let inner = &*self.inner;
+        let Target { bucket, key, .. } = target;
         let required = inner.options.require_plan || inner.options.require_rdma;
-        let mut headers = vec![("x-amz-checksum-mode", "ENABLED".to_owned())];
-        if let Some(range) = &range {
-            headers.push(("range", format!("bytes={}-{}", range.start, range.end - 1)));
-        }
-        if let Some(etag) = if_match {
-            headers.push(("if-match", format!("\"{etag}\"")));
-        }
-        let mut request = Request { method: "GET", bucket, key, headers, ..Request::default() };
-        let native = plan && inner.may_be_native();
+        let (headers, query) = (options.headers()?, target.query());
+        let mut request = Request { method: "GET", bucket, key, query, headers, ..Request::default() };
+        let native = inner.may_be_native();
         if native {
             request.headers.push(("x-amz-rdma-plan", "get".to_owned()));
             request.headers.push(("x-amz-rdma-protocol", PROTOCOL.to_owned()));
-        } else if plan && required {
+        } else if required {
             return Err(ClientError::PlanRequired("server"));
         }
-        let answer = match inner.send(&request).await {
+        let answer = match inner.send_read(&request).await {
             Ok(answer) => answer,
-            Err(ClientError::Server { status: 412, .. }) if if_match.is_some() => return Err(ClientError::Changed),
             // A server that refuses headers it does not know.
-            Err(ClientError::Server { status: 400 | 501, .. }) if native && !inner.is_native(bucket).await? => {
+            Err(error) if native && matches!(error.status(), Some(400 | 501)) && !inner.is_native(bucket).await? => {
                 if required {
                     return Err(ClientError::PlanRequired("server"));
                 }
                 inner.stats.fallback("server");
                 request.headers.retain(|(name, _)| !name.starts_with("x-amz-rdma-"));
-                inner.send(&request).await?
+                inner.send_read(&request).await?
             }
             Err(error) => return Err(error),
         };
@@ -142,7 +165,7 @@ impl Client {
                     return Err(ClientError::PlanRequired(reason));
                 }
             }
-        } else if plan && inner.options.mode == Mode::Auto {
+        } else if inner.options.mode == Mode::Auto {
             inner.stats.fallback("server");
         }
         let Some(length) = answer.head.length else {
@@ -170,11 +193,11 @@ impl Client {
         Ok(Opened::Plan { info, range, plan })
     }
 
-    /// Reads `left` of an object over HTTP, from an answer that is there or from a new one.
+    /// Reads `left` of an object over HTTP, from an answer that is there or from a new one; in parallel shares when it is long and
+    /// connections are idle.
     pub(crate) async fn read_http(
         &self,
-        bucket: &str,
-        key: &str,
+        target: Target<'_>,
         info: &ObjectInfo,
         left: Range<u64>,
         answer: Option<Answer>,
@@ -183,122 +206,145 @@ impl Client {
         let inner = &*self.inner;
         let bytes = left.end - left.start;
         let whole = bytes == info.size_bytes;
-        let etag = info.etag.clone();
-        let mut rest =
-            Rest { inner, bucket, key, etag, left, answer, idle_tries: 0, crc64: crc64nvme(&[]), taken_bytes: 0 };
-        match sink {
-            Sink::Slice(into, filled) => {
-                rest.fill(&mut into[*filled..][..bytes as usize]).await?;
-                *filled += bytes as usize;
-            }
-            Sink::Body(body) => {
-                let piece_max = inner.buffers.buffer_bytes_max() as u64;
-                let mut left = bytes;
-                while left > 0 {
-                    let piece = left.min(piece_max) as usize;
-                    let wait = limits::BUFFER_WAIT;
-                    let mut room =
-                        inner.buffers.acquire(piece, wait).await.map_err(penstock_executor::ExecutorError::from)?;
-                    rest.fill(&mut room).await?;
-                    body.push(room.freeze());
-                    left -= piece as u64;
-                }
-            }
-        }
-        if let Some(answer) = rest.answer.take() {
-            inner.done(answer);
-        }
-        inner.stats.read("http", bytes);
-        match info.crc64.filter(|expected| whole && *expected != rest.crc64) {
-            Some(expected) => {
-                Err(ClientError::Corrupt { what: format!("{bucket}/{key}"), computed: rest.crc64, expected })
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-/// Checksums are computed over what has just come, while it is in the cache.
-const CHECK_BYTES: usize = 256 << 10;
-
-impl Rest<'_> {
-    async fn fill(&mut self, into: &mut [u8]) -> Result<(), ClientError> {
-        let (mut filled, mut checked) = (0, 0);
-        while filled < into.len() {
-            let Some(answer) = &mut self.answer else {
-                self.open_again().await?;
-                continue;
-            };
-            match answer.pooled.connection.read(&mut into[filled..]).await {
-                Ok(got) if got > 0 => {
-                    filled += got;
-                    self.left.start += got as u64;
-                    self.idle_tries = 0;
-                    if filled - checked >= CHECK_BYTES {
-                        self.check(&into[checked..filled]);
-                        checked = filled;
-                    }
-                }
-                broken => {
-                    // The connection is of no use any more; what has come of the body is.
-                    self.answer = None;
-                    self.idle_tries += 1;
-                    if self.idle_tries >= self.inner.options.tries_max {
-                        return Err(match broken {
-                            Err(broken) => self.inner.broken(broken),
-                            Ok(_) => self.inner.protocol("a body ends before its length"),
-                        });
-                    }
-                }
-            }
-        }
-        self.check(&into[checked..filled]);
-        Ok(())
-    }
-
-    fn check(&mut self, bytes: &[u8]) {
-        self.crc64 = match self.taken_bytes {
-            0 => crc64nvme(bytes),
-            _ => crc64nvme_combine(self.crc64, crc64nvme(bytes), bytes.len() as u64),
+        let expected = if whole { chosen(&info.checksums, inner.options.verify) } else { None };
+        let algorithm = expected.map(|value| value.algorithm());
+        let count = match algorithm {
+            // What does not combine is computed from the first byte to the last.
+            Some(algorithm) if !algorithm.is_crc() => 1,
+            _ => self.share_count(target, info, bytes),
         };
-        self.taken_bytes += bytes.len() as u64;
-    }
-
-    async fn open_again(&mut self) -> Result<(), ClientError> {
-        if self.idle_tries > 0 {
-            tokio::time::sleep(retry_pause(self.idle_tries)).await;
+        let mut answer = answer;
+        let ranges = cut(left, count);
+        let rooms = sink.rooms(&ranges);
+        let shares: Vec<_> = ranges
+            .into_iter()
+            .zip(rooms)
+            .map(|(range, room)| {
+                let bytes = range.end - range.start;
+                let hasher = algorithm.map(ChecksumHasher::new);
+                let rest = Rest::new(self, target, &info.etag, range, answer.take(), hasher);
+                async move {
+                    let (body, checksum) = self.read_share(rest, room).await?;
+                    Ok::<_, ClientError>(Share { body, checksum, bytes })
+                }
+            })
+            .collect();
+        let shares = try_join_all(shares).await?;
+        let parts: Vec<_> = shares.iter().filter_map(|share| Some((share.checksum?, share.bytes))).collect();
+        for piece in shares.into_iter().flat_map(|share| share.body.into_pieces()) {
+            sink.landed(piece);
         }
-        self.inner.stats.count(|stats| stats.resumed += 1);
-        let headers = vec![
-            ("if-match", format!("\"{}\"", self.etag)),
-            ("range", format!("bytes={}-{}", self.left.start, self.left.end - 1)),
-        ];
-        let request = Request { method: "GET", bucket: self.bucket, key: self.key, headers, ..Request::default() };
-        let answer = match self.inner.send(&request).await {
-            Err(ClientError::Server { status: 412, .. }) => return Err(ClientError::Changed),
-            answer => answer?,
+        if let Sink::Slice(_, filled) = sink {
+            *filled += bytes as usize;
+        }
+        inner.stats.count(|stats| {
+            stats.split_reads += u64::from(count > 1);
+            *stats.read_bytes.entry("http").or_default() += bytes;
+        });
+        let computed = match (algorithm, parts.as_slice()) {
+            (None, _) => None,
+            (Some(_), [(only, _)]) => Some(*only),
+            (Some(algorithm), parts) => combine_full_object(algorithm, parts),
         };
-        let length = answer.head.length.unwrap_or_default();
-        let (_, range) = read_info(&answer.head, length).map_err(|reason| self.inner.protocol(reason))?;
-        if range != self.left || length != range.end - range.start {
-            return Err(self.inner.protocol(format!("bytes {:?} were asked for, {range:?} came", self.left)));
-        }
-        self.answer = Some(answer);
-        Ok(())
-    }
-}
-
-impl Sink<'_> {
-    /// Whether the range fits it exactly.
-    fn check(&self, range: &Range<u64>) -> Result<(), ClientError> {
-        let object_bytes = range.end - range.start;
-        match self {
-            Self::Slice(into, _) if into.len() as u64 != object_bytes => {
-                Err(ClientError::Size { destination_bytes: into.len() as u64, object_bytes })
+        match (expected, computed) {
+            (Some(expected), Some(computed)) if expected != computed => {
+                inner.stats.count(|stats| stats.corrupt += 1);
+                Err(corrupt(target.name(), &computed, &expected))
             }
             _ => Ok(()),
         }
     }
+
+    /// One more than there are idle connections, as long as each has something to do: a split that has to connect first, or to wait
+    /// for others, gains nothing.
+    fn share_count(&self, target: Target<'_>, info: &ObjectInfo, bytes: u64) -> u64 {
+        let options = &self.inner.options;
+        let most = (bytes / options.split_bytes_min.max(1)).min(options.parallel_max as u64);
+        if most < 2 || info.etag.is_empty() {
+            return 1;
+        }
+        let idle = self.inner.connections.idle(&self.inner.endpoint.host_for(target.bucket));
+        most.min(1 + idle as u64)
+    }
+
+    async fn read_share(&self, mut rest: Rest, room: Room<'_>) -> Result<(Body, Option<ChecksumValue>), ClientError> {
+        let mut body = Body::default();
+        match room {
+            Room::Slice(into) => rest.fill(into).await?,
+            Room::Buffer(mut buffer) => {
+                rest.fill(&mut buffer).await?;
+                body.push(buffer.freeze());
+            }
+            Room::Own => {
+                let piece_max = self.inner.buffers.buffer_bytes_max() as u64;
+                while rest.left_bytes() > 0 {
+                    let mut landing = Landing::new(&self.inner, rest.left_bytes().min(piece_max) as usize).await;
+                    rest.fill(&mut landing).await?;
+                    body.push(landing.into());
+                }
+            }
+        }
+        Ok((body, rest.finish()))
+    }
+}
+
+/// `count` ranges of about the same length, on page boundaries.
+fn cut(range: Range<u64>, count: u64) -> Vec<Range<u64>> {
+    let bytes = range.end - range.start;
+    let each = bytes.div_ceil(count.max(1)).next_multiple_of(4096).max(1);
+    let begins = (0..count.max(1)).map(|share| range.start + share * each);
+    let mut ranges: Vec<Range<u64>> =
+        begins.filter(|begin| *begin < range.end).map(|begin| begin..(begin + each).min(range.end)).collect();
+    if ranges.is_empty() {
+        ranges.push(range);
+    }
+    ranges
+}
+
+impl Sink<'_> {
+    /// Whether so many bytes fit it exactly.
+    pub(crate) fn check(&self, object_bytes: u64) -> Result<(), ClientError> {
+        let room = match self {
+            Self::Body(_) => return Ok(()),
+            Self::Slice(into, filled) => into.len() - filled,
+            Self::Buffer(room, _) => room.len(),
+        };
+        if room as u64 == object_bytes {
+            return Ok(());
+        }
+        Err(ClientError::Size { destination_bytes: room as u64, object_bytes })
+    }
+
+    /// Room for each share, side by side.
+    fn rooms(&mut self, ranges: &[Range<u64>]) -> Vec<Room<'_>> {
+        let bytes = ranges.iter().map(|range| (range.end - range.start) as usize);
+        match self {
+            Self::Body(_) => bytes.map(|_| Room::Own).collect(),
+            Self::Buffer(room, _) => bytes.map(|bytes| Room::Buffer(take_front(room, bytes))).collect(),
+            Self::Slice(into, filled) => {
+                let mut left = &mut into[*filled..];
+                let room = |bytes| {
+                    let (room, rest) = std::mem::take(&mut left).split_at_mut(bytes);
+                    left = rest;
+                    Room::Slice(room)
+                };
+                bytes.map(room).collect()
+            }
+        }
+    }
+
+    fn landed(&mut self, piece: Buf) {
+        match self {
+            Self::Body(body) | Self::Buffer(_, body) => body.push(piece),
+            Self::Slice(..) => {}
+        }
+    }
+}
+
+/// The first `bytes` of `room`, which keeps the rest.
+pub(crate) fn take_front(room: &mut BufMut, bytes: usize) -> BufMut {
+    let rest = room.split_off(bytes);
+    std::mem::replace(room, rest)
 }
 
 /// A server's reason for declining, as one that statistics know.
@@ -308,5 +354,20 @@ pub(crate) fn known(reason: &str) -> &'static str {
         "no-addresses" => "no-addresses",
         "digest" => "digest",
         _ => "declined",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_cover_the_range_without_a_gap() {
+        for (range, count) in [(0..1, 1), (0..0, 1), (5..100_000_005, 3), (0..4097, 4), (7..8, 4)] {
+            let shares = cut(range.clone(), count);
+            assert_eq!((shares[0].start, shares.last().unwrap().end), (range.start, range.end));
+            assert!(shares.windows(2).all(|two| two[0].end == two[1].start), "{shares:?}");
+            assert!(shares.len() as u64 <= count);
+        }
     }
 }

@@ -11,8 +11,9 @@ use penstock_proto::plan::{CommitStripe, Crc64, GROUP_STRIPES, ReadPlan, Record,
 
 use crate::client::{Client, PROTOCOL, Request};
 use crate::error::ClientError;
-use crate::object::{ObjectInfo, crc64_text};
-use crate::plain::{Opened, Sink, known};
+use crate::object::{ObjectInfo, PutDone, crc64_text, etag_of};
+use crate::plain::{Opened, Sink, Target, known, take_front};
+use crate::put::{chunks, length};
 
 /// Plans for one read that may fail before the rest goes over HTTP: nodes that were restarted, a plan whose time ran out.
 const PLAN_TRIES_MAX: u32 = 2;
@@ -28,8 +29,8 @@ struct StripeJob {
 
 /// What a PUT by plan came to.
 pub(crate) enum Planned {
-    /// Done: the ETag and the CRC64NVME.
-    Done(String, u64),
+    /// Done.
+    Done(PutDone),
     /// To be sent with the request instead.
     Declined(&'static str),
 }
@@ -38,8 +39,7 @@ impl Client {
     /// Reads `range` by `plan`, by further plans where that does not reach, and over HTTP what nodes do not give.
     pub(crate) async fn read_by_plan(
         &self,
-        bucket: &str,
-        key: &str,
+        object: Target<'_>,
         info: &ObjectInfo,
         range: Range<u64>,
         mut plan: ReadPlan,
@@ -60,23 +60,23 @@ impl Client {
             };
             if let Err(error) = outcome {
                 failures += 1;
-                tracing::warn!(bucket, key, at, %error, "a plan could not be carried out");
+                tracing::warn!(object = object.name(), at, %error, "a plan could not be carried out");
                 if failures >= PLAN_TRIES_MAX {
                     if inner.options.require_plan || inner.options.require_rdma {
                         return Err(error);
                     }
                     inner.stats.fallback("nodes");
-                    return self.read_http(bucket, key, info, at..range.end, None, sink).await;
+                    return self.read_http(object, info, at..range.end, None, sink).await;
                 }
             }
             if at >= range.end {
                 inner.stats.count(|stats| stats.by_plan += 1);
                 return Ok(());
             }
-            plan = match self.open(bucket, key, Some(at..range.end), Some(&info.etag), true).await? {
+            plan = match self.open_rest(object, at..range.end, &info.etag).await? {
                 Opened::Plan { plan, .. } => plan,
                 Opened::Http { answer, .. } => {
-                    return self.read_http(bucket, key, info, at..range.end, Some(answer), sink).await;
+                    return self.read_http(object, info, at..range.end, Some(answer), sink).await;
                 }
             };
         }
@@ -109,7 +109,7 @@ impl Client {
 
     fn take_in(&self, piece: Buf, sink: &mut Sink<'_>) {
         match sink {
-            Sink::Body(body) => body.push(piece),
+            Sink::Body(body) | Sink::Buffer(_, body) => body.push(piece),
             Sink::Slice(into, filled) => {
                 into[*filled..*filled + piece.len()].copy_from_slice(&piece);
                 *filled += piece.len();
@@ -120,13 +120,16 @@ impl Client {
 
     /// Room for all jobs side by side, last first, where that is short enough and there is some now; else none, and each
     /// finds its own.
-    async fn landings(&self, jobs: &[StripeJob], sink: &Sink<'_>) -> Vec<BufMut> {
+    async fn landings(&self, jobs: &[StripeJob], sink: &mut Sink<'_>) -> Vec<BufMut> {
         let bytes = |job: &StripeJob| (job.range.end - job.range.start) as usize;
         let total: usize = jobs.iter().map(bytes).sum();
-        if matches!(sink, Sink::Slice(..)) || total as u64 > CONTIGUOUS_BYTES_MAX {
-            return Vec::new();
-        }
-        let Some(mut rest) = self.inner.buffers.try_acquire(total) else { return Vec::new() };
+        let rest = match sink {
+            // What a failed plan had is gone: the next one, or HTTP, has memory of its own.
+            Sink::Buffer(room, _) if room.len() >= total => Some(take_front(room, total)),
+            Sink::Body(_) if total as u64 <= CONTIGUOUS_BYTES_MAX => self.inner.buffers.try_acquire(total),
+            _ => None,
+        };
+        let Some(mut rest) = rest else { return Vec::new() };
         let mut landings = Vec::with_capacity(jobs.len());
         for job in jobs {
             let tail = rest.split_off(bytes(job));
@@ -137,7 +140,7 @@ impl Client {
     }
 
     /// A PUT or UploadPart by plan: `request` is the one that would carry the body, without it.
-    pub(crate) async fn put_by_plan(&self, request: &Request<'_>, data: &[u8]) -> Result<Planned, ClientError> {
+    pub(crate) async fn put_by_plan(&self, request: &Request<'_>, data: &[&[u8]]) -> Result<Planned, ClientError> {
         let inner = &*self.inner;
         if !inner.is_native(request.bucket).await? {
             return Ok(Planned::Declined("server"));
@@ -150,13 +153,13 @@ impl Client {
             request
         };
         let mut asking = native("put");
-        asking.headers.push(("x-amz-rdma-object-bytes", data.len().to_string()));
+        asking.headers.push(("x-amz-rdma-object-bytes", length(data).to_string()));
         let answer = match inner.send(&asking).await {
             Ok(answer) => answer,
-            Err(ClientError::Server { status: 501, code, .. }) if code.starts_with("Declined:") => {
-                return Ok(Planned::Declined(known(code.trim_start_matches("Declined:"))));
-            }
-            Err(error) => return Err(error),
+            Err(error) => match error.code().and_then(|code| code.strip_prefix("Declined:")) {
+                Some(reason) => return Ok(Planned::Declined(known(reason))),
+                None => return Err(error),
+            },
         };
         if answer.head.header("x-amz-rdma-plan") != Some("put") {
             return Err(inner.protocol("a request for a plan was answered without one"));
@@ -179,24 +182,26 @@ impl Client {
         committing.headers.push(("x-amz-checksum-crc64nvme", crc64_text(crc64)));
         committing.body = vec![&commit];
         let answer = inner.send(&committing).await?;
-        let etag = answer.head.header("etag").unwrap_or_default().trim_matches('"').to_owned();
+        let etag = etag_of(answer.head.header("etag").unwrap_or_default());
+        let version_id = answer.head.header("x-amz-version-id").filter(|id| *id != "null").map(str::to_owned);
         inner.whole(answer, limits::XML_BODY_BYTES_MAX).await?;
         inner.stats.count(|stats| stats.by_plan += 1);
-        Ok(Planned::Done(etag, crc64))
+        Ok(Planned::Done(PutDone { etag, crc64: Some(crc64), version_id }))
     }
 
-    async fn run_write(&self, plan: &WritePlan, data: &[u8]) -> Result<(WriteCommit, u64), ClientError> {
+    async fn run_write(&self, plan: &WritePlan, data: &[&[u8]]) -> Result<(WriteCommit, u64), ClientError> {
         let inner = &*self.inner;
         let wrong = |reason: &str| inner.protocol(format!("a plan that makes no sense: {reason}"));
-        if plan.size_bytes != data.len() as u64 || plan.chunk_bytes as usize != limits::CHUNK_BYTES {
+        let bytes = length(data);
+        if plan.size_bytes != bytes || plan.chunk_bytes as usize != limits::CHUNK_BYTES {
             return Err(wrong("another body or chunk length"));
         }
-        if plan.groups.len() != data.len().div_ceil(limits::CHUNK_BYTES).div_ceil(GROUP_STRIPES as usize) {
+        if plan.groups.len() != (bytes as usize).div_ceil(limits::CHUNK_BYTES).div_ceil(GROUP_STRIPES as usize) {
             return Err(wrong("another number of groups"));
         }
         inner.messenger.learn(&plan.nodes);
-        let writes: Vec<_> = data
-            .chunks(limits::CHUNK_BYTES)
+        let writes: Vec<_> = chunks(data, limits::CHUNK_BYTES)
+            .into_iter()
             .zip(0u32..)
             .map(|(chunk, stripe)| async move {
                 let target = StripeTarget {
@@ -206,11 +211,14 @@ impl Client {
                     nodes: plan.groups[(stripe / GROUP_STRIPES) as usize].clone(),
                     capability: plan.capability,
                 };
-                let mut buffer = inner.executor.chunk_buffer(plan.code, chunk.len()).await?;
-                buffer.extend_from_slice(chunk);
-                inner.stats.count(|stats| stats.copied_bytes += chunk.len() as u64);
+                let chunk_bytes = length(&chunk) as usize;
+                let mut buffer = inner.executor.chunk_buffer(plan.code, chunk_bytes).await?;
+                for piece in &chunk {
+                    buffer.extend_from_slice(piece);
+                }
+                inner.stats.count(|stats| stats.copied_bytes += chunk_bytes as u64);
                 let written = inner.executor.write_stripe(&target, buffer).await?;
-                Ok::<_, ClientError>((chunk.len(), written))
+                Ok::<_, ClientError>((chunk_bytes, written))
             })
             .collect();
         let mut writes = stream::iter(writes).buffered(inner.options.parallel_max.max(1));

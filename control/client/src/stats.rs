@@ -25,6 +25,16 @@ pub struct ClientStats {
     pub by_plan: u64,
     /// Those that went over HTTP, by the reason.
     pub fallbacks: BTreeMap<&'static str, u64>,
+    /// Requests that were sent a second time because the first was slow, and those of them whose answer was taken.
+    pub hedges: u64,
+    /// See `hedges`.
+    pub hedges_won: u64,
+    /// Bodies whose checksum did not hold: each was read again, or is an error.
+    pub corrupt: u64,
+    /// Large objects that were read in parallel shares.
+    pub split_reads: u64,
+    /// Payload bytes that found no room in the pool and landed in memory of their own.
+    pub heap_bytes: u64,
 }
 
 #[derive(Default)]

@@ -115,6 +115,20 @@ pub(crate) fn complete_upload(parts: &[(u32, String, Option<String>)]) -> String
     out
 }
 
+/// The body of DeleteObjects: keys, each with a version perhaps.
+pub(crate) fn delete_objects<'a>(keys: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> String {
+    let mut out = String::from("<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Quiet>true</Quiet>");
+    for (key, version_id) in keys {
+        out.push_str(&format!("<Object><Key>{}</Key>", escape(key)));
+        if let Some(version_id) = version_id {
+            out.push_str(&format!("<VersionId>{}</VersionId>", escape(version_id)));
+        }
+        out.push_str("</Object>");
+    }
+    out.push_str("</Delete>");
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

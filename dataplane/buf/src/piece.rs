@@ -2,7 +2,8 @@
 //!
 //! Soundness: the allocator gives each page to one block at a time; `BufPool` makes one `BufMut` over each block;
 //! `BufMut` is only ever cut into disjoint pieces, which keep the block alive together. So at any time a byte of the
-//! arena belongs to one `BufMut`, or to `Buf`s that only read.
+//! arena belongs to one `BufMut`, or to `Buf`s that only read. `Buf::try_into_mut` goes back from the second to the first
+//! when the last piece of a block is alone.
 
 use std::fmt;
 use std::ops::{Bound, Deref, DerefMut, RangeBounds};
@@ -212,6 +213,18 @@ impl Buf {
                 Ok(Self(Owner::Pool(first)))
             }
             (first, second) => Err((Self(first), Self(second))),
+        }
+    }
+
+    /// The right to write again, when this is pool memory of whose block nobody else holds any part.
+    ///
+    /// # Errors
+    /// Itself, unchanged, when others hold some of it, or it is foreign memory.
+    pub fn try_into_mut(self) -> Result<BufMut, Self> {
+        let Owner::Pool(mut shared) = self.0 else { return Err(self) };
+        match Arc::get_mut(&mut shared._block) {
+            Some(_alone) => Ok(BufMut { block: shared._block, start: shared.start, len: shared.len }),
+            None => Err(Self(Owner::Pool(shared))),
         }
     }
 

@@ -349,3 +349,23 @@ fn neighbours_that_were_frozen_apart_are_one_again() {
     drop(other);
     assert_eq!(pool.stats().buffers_out, 0);
 }
+
+#[test]
+fn who_alone_holds_a_block_may_write_to_it_again() {
+    let pool = pool(8);
+    let mut first = pool.try_acquire(2 * PAGE_BYTES).unwrap();
+    let second = first.split_off(PAGE_BYTES);
+    let address = first.as_ptr();
+    let (first, second) = (first.freeze(), second.freeze());
+    let first = first.try_into_mut().expect_err("the other half is out");
+    let whole = first.rejoin(second).unwrap();
+    let other = whole.slice(5..9);
+    let whole = whole.try_into_mut().expect_err("a slice is out");
+    drop(other);
+    let mut whole = whole.try_into_mut().expect("alone");
+    whole[0] = 7;
+    assert_eq!((whole.len(), whole.as_ptr()), (2 * PAGE_BYTES, address));
+    drop(whole);
+    Buf::from(b"foreign".to_vec()).try_into_mut().expect_err("foreign memory");
+    assert_all_returned(&pool);
+}

@@ -82,6 +82,20 @@ impl Pool {
         Ok(Pooled { connection, host, kept: false, _place: place })
     }
 
+    /// Connections to `host` that wait for something to do.
+    pub(crate) fn idle(&self, host: &str) -> usize {
+        let mut idle = self.idle.lock();
+        idle.get_mut(host).map_or(0, |kept| {
+            kept.retain(|(_, since)| since.elapsed() < IDLE_MAX);
+            kept.len()
+        })
+    }
+
+    /// Whether another connection may be taken without waiting for one.
+    pub(crate) fn has_room(&self) -> bool {
+        self.places.available_permits() > 0
+    }
+
     /// Takes a connection back, when another exchange may follow on it.
     pub(crate) fn give_back(&self, pooled: Pooled) {
         if pooled.connection.is_reusable() {

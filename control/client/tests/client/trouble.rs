@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use penstock_client::{ClientError, ClientOptions, Credentials, CredentialsProvider, Endpoint, PutOptions};
+use futures::StreamExt;
+use penstock_client::{
+    ClientError, ClientOptions, Credentials, CredentialsProvider, Endpoint, ErrorKind, GetOptions, PutOptions,
+};
 use penstock_executor::StripeTarget;
 use penstock_gateway::api::{BodyDigests, Conditions, GetObject, ObjectHeaders};
 use penstock_gateway::plan::{PlanFailure, PlanPut};
@@ -22,6 +25,8 @@ enum Evil {
     Cut(usize),
     /// Changes this byte of what the server sends on each connection.
     Flip(usize),
+    /// Changes every so manieth byte of what it sends.
+    FlipEvery(usize),
 }
 
 async fn between(server: SocketAddr, evil: Evil) -> SocketAddr {
@@ -46,6 +51,11 @@ async fn between(server: SocketAddr, evil: Evil) -> SocketAddr {
                             last = true;
                         }
                         Evil::Flip(at) if (passed..passed + got).contains(&at) => bytes[at - passed] ^= 1,
+                        Evil::FlipEvery(every) => {
+                            (passed..passed + got)
+                                .filter(|at| at % every == every - 1)
+                                .for_each(|at| bytes[at - passed] ^= 1);
+                        }
                         _ => {}
                     }
                     passed += bytes.len();
@@ -76,15 +86,38 @@ async fn a_body_that_breaks_off_is_taken_up_where_it_did() {
 }
 
 #[tokio::test]
-async fn bytes_that_change_on_the_way_are_never_returned() {
+async fn bytes_that_change_on_the_way_are_read_again_and_never_returned() {
     let house = House::new(0, true).await;
-    house.client(over_http()).put(BUCKET, "k", &bytes(100_000, 4), PutOptions::default()).await.unwrap();
+    let body = bytes(100_000, 4);
+    house.client(over_http()).put(BUCKET, "k", &body, PutOptions::default()).await.unwrap();
+    // Once on each connection: the second read, on the same connection, is right.
     let client = client_of(between(house.address, Evil::Flip(50_000)).await, over_http());
+    assert!(client.get(BUCKET, "k").await.unwrap().body.to_vec() == body);
+    assert_eq!(client.stats().corrupt, 1);
+    // Every time: after three reads it is an error, whatever it is read into.
+    let client = client_of(between(house.address, Evil::FlipEvery(60_000)).await, over_http());
     let error = client.get(BUCKET, "k").await.unwrap_err();
     assert!(matches!(error, ClientError::Corrupt { .. }) && error.is_retryable(), "{error}");
+    assert!(error.to_string().contains("CRC64NVME") && error.to_string().contains("bucket/k"), "{error}");
+    assert_eq!(client.stats().corrupt, 3);
     let mut into = vec![0; 100_000];
-    let client = client_of(between(house.address, Evil::Flip(50_000)).await, over_http());
     assert!(matches!(client.get_into(BUCKET, "k", &mut into).await, Err(ClientError::Corrupt { .. })));
+    let (_, _, pieces) = client.get_stream(BUCKET, "k", &GetOptions::default()).await.unwrap();
+    let pieces: Vec<_> = pieces.collect().await;
+    assert!(matches!(pieces.last().unwrap(), Err(ClientError::Corrupt { .. })), "{pieces:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_can_not_be_had_whole_is_never_short_data() {
+    let house = House::new(0, true).await;
+    house.client(over_http()).put(BUCKET, "k", &bytes(MIB, 4), PutOptions::default()).await.unwrap();
+    // Two tries, two connections, each cut: what has come is counted and not returned.
+    let address = between(house.address, Evil::Cut(1000)).await;
+    let client = client_of(address, ClientOptions { tries_max: 1, hedge: None, ..over_http() });
+    let error = client.get(BUCKET, "k").await.unwrap_err();
+    let ClientError::Truncated { what, received_bytes, expected_bytes, .. } = &error else { panic!("{error}") };
+    assert_eq!((what.as_str(), *expected_bytes), ("s3://bucket/k", MIB as u64));
+    assert!(*received_bytes < 1000 && error.is_retryable(), "{error}");
 }
 
 #[tokio::test]
@@ -99,14 +132,23 @@ async fn servers_that_are_gone_or_silent_are_errors_that_say_so() {
         }
     });
     let error = client_of(address, options()).get(BUCKET, "k").await.unwrap_err();
-    assert!(matches!(error, ClientError::Connection { .. }) && error.to_string().contains("no byte for"), "{error}");
+    assert!(matches!(error, ClientError::Timeout { .. }) && error.to_string().contains("no byte came"), "{error}");
+    let client = client_of(address, ClientOptions { silence_timeout: Duration::from_secs(60), ..over_http() });
+    let error = client.with_deadline(Duration::from_millis(50)).get(BUCKET, "k").await.unwrap_err();
+    assert!(
+        matches!(error, ClientError::Timeout { .. }) && error.to_string().contains("a GET was not done"),
+        "{error}"
+    );
     silent.abort();
     let _ = silent.await;
     let error = client_of(address, options()).get(BUCKET, "k").await.unwrap_err();
-    assert!(matches!(error, ClientError::Connection { .. }), "{error}");
+    assert!(
+        matches!(error, ClientError::Endpoint { .. }) && error.to_string().contains("check the endpoint"),
+        "{error}"
+    );
     let patient = ClientOptions { operation_timeout: Duration::from_millis(50), tries_max: 1000, ..over_http() };
     let error = client_of(address, patient).get(BUCKET, "k").await.unwrap_err();
-    assert!(matches!(error, ClientError::Deadline { .. }), "{error}");
+    assert!(matches!(error, ClientError::Timeout { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -118,7 +160,11 @@ async fn refusals_are_in_s3s_words() {
     let endpoint = Endpoint::parse(&format!("http://{}", house.address)).unwrap();
     let keys = CredentialsProvider::fixed(Credentials::new("ACCESSKEY", "wrong"));
     let stranger = penstock_client::Client::new(endpoint, keys, over_http()).unwrap();
-    assert_eq!(stranger.get(BUCKET, "k").await.unwrap_err().code(), Some("SignatureDoesNotMatch"));
+    let error = stranger.get(BUCKET, "k").await.unwrap_err();
+    assert_eq!((error.code(), error.kind()), (Some("SignatureDoesNotMatch"), ErrorKind::Credentials));
+    let options = PutOptions { content_type: Some("a\r\nx-amz-acl: public-read".to_owned()), ..PutOptions::default() };
+    let error = client.put(BUCKET, "k", b"", options).await.unwrap_err();
+    assert!(matches!(error, ClientError::Configuration(_)), "a header does not break out of its line: {error}");
 }
 
 fn plan_put(access_key: &str, key: &str) -> PlanPut {
