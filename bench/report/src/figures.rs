@@ -265,6 +265,7 @@ fn words(row: &Row, field: &str) -> Option<String> {
     Some(match field {
         "connections" => format!("{plain} connections"),
         "queue_depth" => format!("queue depth {plain}"),
+        "sets_per_node" => format!("{plain} sets per node"),
         _ => plain,
     })
 }

@@ -3,7 +3,7 @@
 //! **What.** [`Results`] reads what `penstock bench ... --json FILE` wrote, one file or a folder of them. [`compare`] says
 //! what changed between two such runs beyond the noise. [`figures`] makes plots of them after definitions that are data
 //! (`figures.toml`), [`page`] one self-contained page of the plots, and [`model`] computes what a fleet needs from measured
-//! costs and stated hardware.
+//! costs and stated hardware; [`durability`] how likely data is lost.
 //!
 //! **Why.** A storage engineer decides by looking. A page that needs no server, no network and no script can be sent
 //! around, and reads the same in ten years. Nothing here measures: all of it is pure, from rows to text.
@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compare;
+pub mod durability;
 pub mod figures;
 pub mod fleet;
 pub mod page;

@@ -14,7 +14,7 @@ use crate::{ReportError, results};
 const TABLE_ROWS_MAX: usize = 400;
 
 /// What each benchmark is, for the page's sections, in their order.
-const SECTIONS: [(&str, &str, &str); 8] = [
+const SECTIONS: [(&str, &str, &str); 9] = [
     ("kernels", "Kernels", "Erasure codes, checksums and hashes on one core, in memory."),
     ("digest", "Digests", "Checksums and hashes on one core, in memory."),
     ("disk", "Disk", "What the engines get out of a device, beside fio."),
@@ -22,6 +22,7 @@ const SECTIONS: [(&str, &str, &str); 8] = [
     ("rdma", "RDMA", "S3 over RDMA beside perftest on the same device."),
     ("s3", "S3 endpoint", "Load by real requests over HTTP, every byte of every answer checked."),
     ("loader", "Training loaders", "Our client library beside the others, on the same server."),
+    ("durability", "Durability, on paper", "How likely data is lost, by independent and by correlated failures."),
     ("model", "At scale, on paper", "What a fleet needs, computed from measured costs and stated hardware."),
 ];
 

@@ -5,6 +5,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::compare::{Comparison, compare};
+use crate::durability::{self, Event, Failures, Policy, event_loss, stripe_loss_per_year};
 use crate::model::Fleet;
 use crate::plot::{Axes, Bar, Group, Line, Scale, bars, lines, ticks};
 use crate::{ReportError, Results, figures, page};
@@ -338,4 +339,66 @@ fn measured_costs_take_the_place_of_goals() {
     let taken = fleet.assumptions().iter().find(|each| each.name == "gateway_cpu_s_per_1k_puts").unwrap();
     assert!(taken.value == 0.17 && taken.source.starts_with("measured"));
     assert!(fleet.take_measured(&record()).unwrap_err().to_string().contains("--server-pid"));
+}
+
+fn policy(name: &str) -> Policy {
+    Policy::all().unwrap().into_iter().find(|each| each.name == name).unwrap()
+}
+
+/// engine.md, 4: "nines per stripe and year at 2 % AFR and 6 h repair: 3x 10.9, RS(10,4) 17.2, LRC(12,2,2) 13.3".
+#[test]
+fn independent_failures_give_the_nines_of_the_paper() {
+    for (name, nines) in [("3 replicas", 10.9), ("RS(10,4)", 17.2), ("LRC(12,2,2)", 13.3)] {
+        let found = -stripe_loss_per_year(&policy(name), &Failures::default()).log10();
+        assert!((found - nines).abs() < 0.15, "{name}: {found:.2} instead of {nines}");
+    }
+}
+
+/// The same place: 1 % of 10,000 nodes never come back; RS(10,4) loses something with probability 1.2e-2 in 100 sets a node, and
+/// 1.2e-3 in 10.
+#[test]
+fn few_sets_lose_rarely_as_in_the_paper() {
+    let failures = Failures { trials: 20_000, ..Failures::default() };
+    let (with_10, drawn) = event_loss(&policy("RS(10,4)"), &failures, 10, Event::Power);
+    // 24 are expected; the seed makes it always the same.
+    assert!((8..=50).contains(&drawn), "{with_10}");
+    let (with_100, _) = event_loss(&policy("RS(10,4)"), &Failures { trials: 5_000, ..failures }, 100, Event::Power);
+    assert!((0.007..0.02).contains(&with_100), "{with_100}");
+}
+
+#[test]
+fn a_burnt_rack_loses_nothing_where_racks_are_heeded() {
+    let failures = Failures { nodes: 1000, rack_nodes: 50, trials: 500, ..Failures::default() };
+    let policy = policy("RS(4,2)");
+    assert_eq!(event_loss(&policy, &failures, 10, Event::RackHeeded).1, 0);
+    assert!(event_loss(&policy, &failures, 10, Event::RackUnheeded).1 > 0);
+}
+
+#[test]
+fn which_patterns_lose_is_asked_of_the_codes() {
+    let lrc = policy("LRC(12,2,2)");
+    assert_eq!((lrc.lost_share(3), lrc.lost_share(5)), (0.0, 1.0));
+    assert!((0.05..0.3).contains(&lrc.lost_share(4)));
+    assert_eq!((lrc.repair_reads, policy("RS(10,4)").repair_reads), (6, 10));
+}
+
+#[test]
+fn the_table_of_durability_is_whole_and_its_inputs_are_checked() {
+    let failures = Failures { nodes: 500, trials: 50, ..Failures::default() };
+    let mut told = 0;
+    let answers = durability::table(&failures, |_, share| {
+        assert!((0.0..1.0).contains(&share));
+        told += 1;
+    });
+    let answers = answers.unwrap();
+    assert_eq!((answers.len(), told), (5 * (1 + 2 * 4), 5 * 2 * 3));
+    assert!(durability::text(&failures, &answers).contains("annual_failure_rate"));
+    for bad in [
+        Failures { nodes: 3, ..Failures::default() },
+        Failures { repair_hours: 0.0, ..Failures::default() },
+        Failures { dead_after_power: 2.0, ..Failures::default() },
+        Failures { trials: 0, ..Failures::default() },
+    ] {
+        assert!(durability::table(&bad, |_, _| ()).is_err(), "{bad:?}");
+    }
 }

@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let out =
         std::fs::canonicalize(&arguments.out).map_err(|error| failed(&arguments.out.display().to_string(), &error))?;
     let this = std::env::current_exe().map_err(|error| failed("finding this program", &error))?;
-    for bench in ["kernels", "disk", "s3", "rdma", "loader", "model"] {
+    for bench in ["kernels", "disk", "s3", "rdma", "loader", "durability", "model"] {
         if stop.asked() {
             break;
         }

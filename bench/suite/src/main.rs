@@ -50,6 +50,8 @@ enum Command {
     Compare(report::CompareArguments),
     /// What a fleet needs, on paper.
     Model(report::ModelArguments),
+    /// How likely data is lost, on paper, by policy.
+    Durability(report::DurabilityArguments),
 }
 
 /// A run that could not be made: a sentence that says what is wrong and what to do.
@@ -90,6 +92,7 @@ fn main() -> ExitCode {
             other => other.map(drop),
         },
         Command::Model(arguments) => report::model(&arguments),
+        Command::Durability(arguments) => report::durability(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

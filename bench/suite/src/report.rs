@@ -3,9 +3,10 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use penstock_harness::HarnessError;
+use penstock_harness::{HarnessError, Progress};
+use penstock_report::durability::Failures;
 use penstock_report::model::Fleet;
-use penstock_report::{Results, compare, figures, page};
+use penstock_report::{Results, compare, durability, figures, page};
 
 use crate::BenchError;
 
@@ -64,6 +65,47 @@ pub(crate) struct ModelArguments {
     #[arg(long, value_name = "PATH")]
     from: Option<PathBuf>,
     /// Write assumptions and answers as a JSON list to FILE.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// How likely data is lost in a year, by policy: independent failures, losses of power, burnt racks.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DurabilityArguments {
+    /// Nodes.
+    #[arg(long, default_value_t = Failures::default().nodes)]
+    nodes: usize,
+    /// Nodes of a rack.
+    #[arg(long, default_value_t = Failures::default().rack_nodes)]
+    rack_nodes: usize,
+    /// Stripes that they hold.
+    #[arg(long, default_value_t = Failures::default().stripes)]
+    stripes: f64,
+    /// Share of nodes that fail in a year, for good.
+    #[arg(long, default_value_t = Failures::default().annual_failure_rate)]
+    annual_failure_rate: f64,
+    /// Hours until a failed node's shards are rebuilt.
+    #[arg(long, default_value_t = Failures::default().repair_hours)]
+    repair_hours: f64,
+    /// Share of nodes that don't come back from a loss of power.
+    #[arg(long, default_value_t = Failures::default().dead_after_power)]
+    dead_after_power: f64,
+    /// Losses of power of the whole site, per year.
+    #[arg(long, default_value_t = Failures::default().power_losses_per_year)]
+    power_losses_per_year: f64,
+    /// Racks that burn, per year.
+    #[arg(long, default_value_t = Failures::default().rack_losses_per_year)]
+    rack_losses_per_year: f64,
+    /// Events drawn for each policy and placement.
+    #[arg(long, default_value_t = Failures::default().trials)]
+    trials: usize,
+    /// Makes draws repeatable.
+    #[arg(long, default_value_t = Failures::default().seed)]
+    seed: u64,
+    /// A twentieth of the draws.
+    #[arg(long)]
+    quick: bool,
+    /// Write answers as a JSON list to FILE.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -141,6 +183,35 @@ pub(crate) fn model(arguments: &ModelArguments) -> Result<(), BenchError> {
         penstock_harness::write_json(path, &fleet.rows())?;
     }
     say(&fleet.text());
+    Ok(())
+}
+
+/// Draws failures, and shows what they lost.
+pub(crate) fn durability(arguments: &DurabilityArguments) -> Result<(), BenchError> {
+    let failures = Failures {
+        nodes: arguments.nodes,
+        rack_nodes: arguments.rack_nodes,
+        stripes: arguments.stripes,
+        annual_failure_rate: arguments.annual_failure_rate,
+        repair_hours: arguments.repair_hours,
+        dead_after_power: arguments.dead_after_power,
+        power_losses_per_year: arguments.power_losses_per_year,
+        rack_losses_per_year: arguments.rack_losses_per_year,
+        trials: if arguments.quick { arguments.trials.div_ceil(20) } else { arguments.trials },
+        seed: arguments.seed,
+    };
+    let mut progress = Progress::new(1.0);
+    let mut told = 0.0;
+    let answers = durability::table(&failures, |what, share| {
+        progress.advance(share - told);
+        told = share;
+        progress.doing(what);
+    })?;
+    progress.finish();
+    if let Some(path) = &arguments.json {
+        penstock_harness::write_json(path, &answers)?;
+    }
+    say(&durability::text(&failures, &answers));
     Ok(())
 }
 
