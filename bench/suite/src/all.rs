@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let out =
         std::fs::canonicalize(&arguments.out).map_err(|error| failed(&arguments.out.display().to_string(), &error))?;
     let this = std::env::current_exe().map_err(|error| failed("finding this program", &error))?;
-    for bench in ["kernels", "disk", "s3", "rdma", "loader", "durability", "model"] {
+    for bench in ["kernels", "disk", "node", "s3", "rdma", "loader", "durability", "model"] {
         if stop.asked() {
             break;
         }
@@ -62,6 +62,9 @@ fn started(this: &Path, bench: &str, out: &Path, json: &Path, quick: bool, stop:
     command.arg(bench).arg("--json").arg(json);
     if bench == "disk" {
         command.arg("--path").arg(out.join("disk.tmp"));
+    }
+    if bench == "node" {
+        command.arg("--path").arg(out);
     }
     if quick && bench != "model" {
         command.arg("--quick");

@@ -12,8 +12,10 @@ mod disk;
 mod isal;
 mod kernels;
 mod limits;
+mod node;
 mod report;
 mod s3;
+mod slices;
 
 use std::process::ExitCode;
 
@@ -40,6 +42,8 @@ enum Command {
     Digest(kernels::Arguments),
     /// A disk: our engines beside fio, by size and queue depth.
     Disk(disk::Arguments),
+    /// A storage node: shards written and read, over memory and TCP.
+    Node(node::Arguments),
     /// Load on any S3 endpoint: ours, AWS, RGW, MinIO.
     S3(Box<s3::Arguments>),
     /// Every benchmark, one after the other, and the page.
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
         Command::Kernels(arguments) => kernels::run(&arguments, kernels::Part::All),
         Command::Digest(arguments) => kernels::run(&arguments, kernels::Part::Digests),
         Command::Disk(arguments) => disk::run(&arguments),
+        Command::Node(arguments) => node::run(&arguments),
         Command::S3(arguments) => s3::run(&arguments),
         Command::All(arguments) => all::run(&arguments),
         Command::Report(arguments) => report::report(&arguments),

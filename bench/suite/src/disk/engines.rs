@@ -2,17 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use penstock_bench_load::latency_histogram;
-use penstock_buf::{BufPool, PoolOptions};
-use penstock_harness::{Order, Stopwatch};
+use penstock_buf::{Buf, BufPool, PoolOptions};
+use penstock_harness::Order;
+use penstock_store::EngineKind;
 use penstock_store::device::{self, Device};
-use penstock_store::{DeviceError, EngineKind};
 
-use super::{Cell, Contender, Op, Slice};
+use super::{Cell, Op};
 use crate::BenchError;
+use crate::slices::{Contender, Requests, Slice, at_depth};
 
 /// Buffers for 128 requests of 1 MiB, and some.
 const POOL_BYTES: usize = 192 << 20;
@@ -21,11 +20,11 @@ const FILL_BYTES: u64 = 1 << 20;
 /// For a buffer: there is one for every request in flight.
 const BUFFER_WAIT: Duration = Duration::from_secs(10);
 
-fn failed(what: &str, error: &dyn std::fmt::Display) -> BenchError {
+pub(crate) fn failed(what: &str, error: &dyn std::fmt::Display) -> BenchError {
     BenchError::Setup(format!("{what}: {error}"))
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, BenchError> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, BenchError> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -61,7 +60,7 @@ pub(super) fn prepare(path: &Path, bytes: u64, is_file: bool) -> Result<u64, Ben
 }
 
 /// An engine, or its name and why it is missing.
-pub(super) type Found = Result<Box<dyn Contender>, (String, String)>;
+pub(super) type Found = Result<Box<dyn Contender<Cell>>, (String, String)>;
 
 /// All engines.
 pub(super) fn all(path: &Path, bytes: u64) -> Result<Vec<Found>, BenchError> {
@@ -88,7 +87,7 @@ struct Engine {
     pool: BufPool,
 }
 
-impl Contender for Engine {
+impl Contender<Cell> for Engine {
     fn name(&self) -> &str {
         self.name
     }
@@ -97,74 +96,58 @@ impl Contender for Engine {
         // Opened for the slice alone: a device has one owner, and engines take turns.
         let device =
             device::open(&self.path, self.bytes, self.kind, true).map_err(|error| failed(self.name, &error))?;
-        let places = self.bytes / cell.bytes;
-        let pool = self.pool.clone();
-        let (sum, elapsed) = self.runtime.block_on(async {
-            let watch = Stopwatch::start();
-            let until = Instant::now() + slice;
-            let ops = Arc::new(AtomicU64::new(0));
-            let mut tasks = tokio::task::JoinSet::new();
-            for task in 0..cell.queue_depth {
-                let (device, pool, ops) = (Arc::clone(&device), pool.clone(), Arc::clone(&ops));
-                let order = Order::seeded(seed.wrapping_add(task as u64));
-                tasks.spawn(async move { requests(&*device, &pool, cell, places, until, order, &ops).await });
-            }
-            let mut latency_us = latency_histogram();
-            while let Some(done) = tasks.join_next().await {
-                let of_task =
-                    done.map_err(|error| failed("a task", &error))?.map_err(|error| failed("the disk", &error))?;
-                latency_us.add(&of_task).map_err(|error| failed("latencies", &error))?;
-            }
-            let elapsed = watch.elapsed();
-            device.close().await;
-            let sum = Slice {
-                ops: ops.load(Ordering::Relaxed),
-                p50_us: latency_us.value_at_quantile(0.5) as f64,
-                p99_us: latency_us.value_at_quantile(0.99) as f64,
-                ..Slice::default()
+        let (places, pool) = (self.bytes / cell.bytes, self.pool.clone());
+        self.runtime.block_on(async {
+            let requests = |_task, order| OnDevice {
+                device: Arc::clone(&device),
+                pool: pool.clone(),
+                cell,
+                places,
+                order,
+                written: None,
             };
-            Ok::<_, BenchError>((sum, elapsed))
-        })?;
-        Ok(Slice { wall_s: elapsed.wall.as_secs_f64(), cpu_s: elapsed.cpu.as_secs_f64(), ..sum })
+            let done = at_depth(cell.queue_depth, slice, seed, requests).await;
+            device.close().await;
+            done
+        })
     }
 }
 
-type Latencies = hdrhistogram::Histogram<u64>;
-
-/// One request after the other, until the time is over.
-async fn requests(
-    device: &dyn Device,
-    pool: &BufPool,
+/// Requests at random places.
+struct OnDevice {
+    device: Arc<dyn Device>,
+    pool: BufPool,
     cell: Cell,
     places: u64,
-    until: Instant,
-    mut order: Order,
-    ops: &AtomicU64,
-) -> Result<Latencies, DeviceError> {
-    let mut latency_us = latency_histogram();
-    let no_buffer =
-        |error: penstock_buf::BufError| DeviceError::Io { operation: "a buffer", reason: error.to_string() };
-    let mut buffer = Some(pool.acquire(cell.bytes as usize, BUFFER_WAIT).await.map_err(no_buffer)?);
-    let written = {
-        let mut written = pool.acquire(cell.bytes as usize, BUFFER_WAIT).await.map_err(no_buffer)?;
-        order.fill(&mut written);
-        written.freeze()
-    };
-    while Instant::now() < until {
-        let offset = order.next_u64() % places * cell.bytes;
-        let started = Instant::now();
-        match (cell.op, buffer.take()) {
-            (Op::Read, Some(into)) => buffer = Some(device.read(offset, into).await?),
-            (op, kept) => {
-                buffer = kept;
-                device.write(offset, vec![written.clone()]).await?;
-                if op == Op::WriteFlush {
-                    device.flush().await?;
+    order: Order,
+    /// What is written, made at the first write.
+    written: Option<Buf>,
+}
+
+impl Requests for OnDevice {
+    async fn one(&mut self) -> Result<(), BenchError> {
+        let offset = self.order.next_u64() % self.places * self.cell.bytes;
+        let buffer = async || {
+            let pool = &self.pool;
+            pool.acquire(self.cell.bytes as usize, BUFFER_WAIT).await.map_err(|error| failed("a buffer", &error))
+        };
+        let done = if self.cell.op == Op::Read {
+            self.device.read(offset, buffer().await?).await.map(drop)
+        } else {
+            let written = match self.written.take() {
+                Some(written) => written,
+                None => {
+                    let mut fresh = buffer().await?;
+                    self.order.fill(&mut fresh);
+                    fresh.freeze()
                 }
+            };
+            self.written = Some(written.clone());
+            match self.device.write(offset, vec![written]).await {
+                Ok(()) if self.cell.op == Op::WriteFlush => self.device.flush().await,
+                other => other,
             }
-        }
-        latency_us.saturating_record(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1));
-        ops.fetch_add(1, Ordering::Relaxed);
+        };
+        done.map_err(|error| failed("the disk", &error))
     }
-    Ok(latency_us)
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Cell, Contender, Op, Slice};
+use super::{Cell, Op};
 use crate::BenchError;
+use crate::slices::{Contender, Slice};
 
 /// Names of what is measured, and fio's engines for them.
 const WAYS: [(&str, &str); 2] = [("fio io_uring", "io_uring"), ("fio libaio", "libaio")];
@@ -59,7 +60,7 @@ impl Fio {
     }
 }
 
-impl Contender for Fio {
+impl Contender<Cell> for Fio {
     fn name(&self) -> &str {
         self.name
     }

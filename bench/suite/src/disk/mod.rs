@@ -14,10 +14,11 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use penstock_harness::{Machine, Order, Progress, Stop, Summary, Table, beside, write_json};
+use penstock_harness::{Stop, Table};
 use serde_json::{Value, json};
 
-use crate::{BenchError, not_measured};
+use crate::BenchError;
+use crate::slices::{Contender, Medians, Run, Slice};
 
 /// Bytes of the file, and of a quick run's.
 const FILE_BYTES: u64 = 1 << 30;
@@ -74,24 +75,6 @@ impl Op {
     }
 }
 
-/// What a contender did in its slice.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Slice {
-    ops: u64,
-    wall_s: f64,
-    cpu_s: f64,
-    /// Latencies: median and 99th percentile, in microseconds.
-    p50_us: f64,
-    p99_us: f64,
-}
-
-/// Who works on the disk.
-trait Contender {
-    fn name(&self) -> &str;
-    /// Works for a slice of time.
-    fn work(&mut self, cell: Cell, slice: Duration, seed: u64) -> Result<Slice, BenchError>;
-}
-
 fn cells(quick: bool) -> Vec<Cell> {
     let depths: &[usize] = if quick { &[1, 16, 128] } else { &[1, 2, 4, 8, 16, 32, 64, 128] };
     let large: &[usize] = if quick { &[1, 16] } else { &[1, 4, 16, 64, 128] };
@@ -146,7 +129,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     }
     let scratch = Scratch(&arguments.path, is_file);
     let mut missing = Vec::new();
-    let mut contenders: Vec<Box<dyn Contender>> = Vec::new();
+    let mut contenders: Vec<Box<dyn Contender<Cell>>> = Vec::new();
     let bytes = engines::prepare(&arguments.path, bytes, is_file)?;
     for each in engines::all(&arguments.path, bytes)? {
         match each {
@@ -155,106 +138,43 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
         }
     }
     match fio::Fio::find(&arguments.path, bytes) {
-        Ok(found) => contenders.extend(found.into_iter().map(|each| Box::new(each) as Box<dyn Contender>)),
+        Ok(found) => contenders.extend(found.into_iter().map(|each| Box::new(each) as Box<dyn Contender<Cell>>)),
         Err(why) => missing.push(("fio".to_owned(), why)),
     }
     missing.push(("penstock passthrough".to_owned(), "there is no engine for NVMe passthrough yet".to_owned()));
-    let rows = measured(arguments, &stop, &mut contenders, &missing)?;
+    let (rounds, slice) = if arguments.quick { (QUICK_ROUNDS, QUICK_SLICE) } else { (ROUNDS, SLICE) };
+    let run = Run { rounds, slice, json: arguments.json.clone(), quick: arguments.quick, missing };
+    let words = |cell: Cell| format!("{} {} B x {}", cell.op.name(), cell.bytes, cell.queue_depth);
+    let rows = run.all(&cells(arguments.quick), &mut contenders, &stop, words, cell_rows)?;
     drop(scratch);
-    let _ignored = std::io::stdout().write_all(text(&rows, &missing).as_bytes());
+    let _ignored = std::io::stdout().write_all(format!("{}{}", text(&rows), run.missing_text()).as_bytes());
     Ok(())
 }
 
-fn measured(
-    arguments: &Arguments,
-    stop: &Stop,
-    contenders: &mut [Box<dyn Contender>],
-    missing: &[(String, String)],
-) -> Result<Vec<Value>, BenchError> {
-    let (rounds, slice) = if arguments.quick { (QUICK_ROUNDS, QUICK_SLICE) } else { (ROUNDS, SLICE) };
-    let cells = cells(arguments.quick);
-    let mut progress = Progress::new(cells.len() as f64);
-    let mut order = Order::seeded(std::process::id().into());
-    let mut rows: Vec<Value> = Vec::new();
-    let machine = Machine::here();
-    let save = |rows: &[Value], interrupted: bool| -> Result<(), BenchError> {
-        let Some(path) = &arguments.json else { return Ok(()) };
-        write_json(path, &rows)?;
-        let about = json!({
-            "machine": machine, "quick": arguments.quick, "interrupted": interrupted,
-            "not_measured": missing.iter().map(|(what, why)| not_measured(what, why)).collect::<Vec<_>>(),
-        });
-        Ok(write_json(&beside(path, "machine"), &about)?)
-    };
-    save(&rows, true)?;
-    for cell in &cells {
-        let mut slices: Vec<Vec<Slice>> = vec![Vec::new(); contenders.len()];
-        for _ in 0..rounds {
-            for index in order.shuffled(contenders.len()) {
-                if stop.asked() {
-                    break;
-                }
-                let contender = &mut contenders[index];
-                progress.doing(&format!(
-                    "{} {} B x {}: {}",
-                    cell.op.name(),
-                    cell.bytes,
-                    cell.queue_depth,
-                    contender.name()
-                ));
-                slices[index].push(contender.work(*cell, slice, order.next_u64())?);
-            }
-        }
-        if stop.asked() {
-            save(&rows, true)?;
-            break;
-        }
-        rows.extend(cell_rows(*cell, contenders, &slices));
-        progress.advance(1.0);
-        save(&rows, false)?;
-    }
-    progress.finish();
-    Ok(rows)
-}
-
-fn cell_rows(cell: Cell, contenders: &[Box<dyn Contender>], slices: &[Vec<Slice>]) -> Vec<Value> {
-    let median = |slices: &[Slice], of: fn(&Slice) -> f64| {
-        let values: Vec<f64> = slices.iter().map(of).collect();
-        Summary::of(&values).map(|summary| summary.median)
-    };
-    let rate = |slice: &Slice| if slice.wall_s > 0.0 { slice.ops as f64 / slice.wall_s } else { 0.0 };
+fn cell_rows(cell: Cell, names: &[&str], slices: &[Vec<Slice>]) -> Vec<Value> {
     // The best of fio's ways: what the disk can do for somebody else.
-    let best_of_fio = contenders
-        .iter()
-        .zip(slices)
-        .filter(|(contender, _)| contender.name().starts_with("fio"))
-        .filter_map(|(_, slices)| median(slices, rate))
-        .fold(None::<f64>, |best, each| Some(best.map_or(each, |best| best.max(each))));
-    contenders
-        .iter()
-        .zip(slices)
-        .filter_map(|(contender, slices)| {
-            let iops = median(slices, rate)?;
-            let cpu =
-                median(slices, |slice| if slice.ops > 0 { slice.cpu_s * 1e6 / slice.ops as f64 } else { f64::NAN });
-            Some(json!({
-                "bench": "disk",
-                "op": cell.op.name(),
-                "bytes": cell.bytes,
-                "queue_depth": cell.queue_depth,
-                "contender": contender.name(),
-                "iops": iops,
-                "mb_per_s": iops * cell.bytes as f64 / 1e6,
-                "cpu_us_per_op": cpu.filter(|cpu| cpu.is_finite()),
-                "p50_us": median(slices, |slice| slice.p50_us),
-                "p99_us": median(slices, |slice| slice.p99_us),
-                "ratio_to_fio": best_of_fio.filter(|best| *best > 0.0).map(|best| iops / best),
-            }))
-        })
-        .collect()
+    let of_fio = names.iter().zip(slices).filter(|(name, _)| name.starts_with("fio"));
+    let best_of_fio = of_fio.filter_map(|(_, slices)| Medians::of(slices)).map(|each| each.ops_per_s).reduce(f64::max);
+    let row = |(name, slices): (&&str, &Vec<Slice>)| {
+        let medians = Medians::of(slices)?;
+        Some(json!({
+            "bench": "disk",
+            "op": cell.op.name(),
+            "bytes": cell.bytes,
+            "queue_depth": cell.queue_depth,
+            "contender": name,
+            "iops": medians.ops_per_s,
+            "mb_per_s": medians.ops_per_s * cell.bytes as f64 / 1e6,
+            "cpu_us_per_op": medians.cpu_us_per_op,
+            "p50_us": medians.p50_us,
+            "p99_us": medians.p99_us,
+            "ratio_to_fio": best_of_fio.filter(|best| *best > 0.0).map(|best| medians.ops_per_s / best),
+        }))
+    };
+    names.iter().zip(slices).filter_map(row).collect()
 }
 
-fn text(rows: &[Value], missing: &[(String, String)]) -> String {
+fn text(rows: &[Value]) -> String {
     let mut table =
         Table::new(["contender", "op", "bytes", "depth", "ops/s", "MB/s", "CPU us/op", "p50 us", "p99 us", "x fio"]);
     for row in rows {
@@ -276,6 +196,5 @@ fn text(rows: &[Value], missing: &[(String, String)]) -> String {
             number("ratio_to_fio", 2),
         ]);
     }
-    let missing: String = missing.iter().map(|(what, why)| format!("not measured: {what}: {why}\n")).collect();
-    format!("{}{missing}", table.text())
+    table.text()
 }
