@@ -46,7 +46,7 @@ pub use interleave::{Contender, Plan, Samples, interleave};
 pub use machine::{Cache, Machine};
 pub use order::Order;
 pub use progress::Progress;
-pub use record::{Recorder, beside, write_json};
+pub use record::{Recorder, beside, write_csv, write_json};
 pub use stop::Stop;
 pub use summary::{Summary, median_ratio};
 pub use table::Table;

@@ -88,6 +88,33 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), HarnessErro
     replace(path, text.as_bytes())
 }
 
+/// Writes rows as CSV: a column for every field that any of them has, in the order in which they come; objects and lists as JSON.
+///
+/// # Errors
+/// [`HarnessError::Write`].
+pub fn write_csv(path: &Path, rows: &[serde_json::Value]) -> Result<(), HarnessError> {
+    let mut columns: Vec<&str> = Vec::new();
+    for field in rows.iter().filter_map(serde_json::Value::as_object).flat_map(serde_json::Map::keys) {
+        if !columns.contains(&field.as_str()) {
+            columns.push(field);
+        }
+    }
+    let cell = |value: &serde_json::Value| match value {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let head = if columns.is_empty() { Ok(()) } else { writer.write_record(&columns) };
+    let written = head.and_then(|()| {
+        rows.iter().try_for_each(|row| writer.write_record(columns.iter().map(|column| cell(&row[*column]))))
+    });
+    let bytes = written
+        .map_err(|error| failed(path, error))
+        .and_then(|()| writer.into_inner().map_err(|error| failed(path, error.error())))?;
+    replace(path, &bytes)
+}
+
 /// The file beside `results.json` for something else: `results.machine.json` for `machine`.
 #[must_use]
 pub fn beside(path: &Path, what: &str) -> PathBuf {

@@ -184,3 +184,16 @@ fn a_signal_asks_for_an_end() {
     signal_hook::low_level::raise(signal_hook::consts::SIGTERM).unwrap();
     assert!(stop.asked());
 }
+
+#[test]
+fn rows_of_different_fields_make_one_csv() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r.csv");
+    let rows =
+        [serde_json::json!({"op": "a,b", "rate": 1.5}), serde_json::json!({"errors": {"refused": 1}, "op": null})];
+    crate::write_csv(&path, &rows).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text, "op,rate,errors\n\"a,b\",1.5,\n,,\"{\"\"refused\"\":1}\"\n");
+    crate::write_csv(&path, &[]).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+}

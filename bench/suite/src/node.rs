@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     /// Write results as a JSON list to FILE, and what they were measured on to FILE with the extension .machine.json.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write results as CSV to FILE.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
     /// Under a minute.
     #[arg(long)]
     quick: bool,
@@ -102,7 +105,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let (rounds, slice) = if arguments.quick { (3, Duration::from_millis(500)) } else { (5, Duration::from_secs(1)) };
     let missing =
         vec![("penstock rdma".to_owned(), "RDMA needs a device or the lab: `penstock bench rdma`".to_owned())];
-    let run = Run { rounds, slice, json: arguments.json.clone(), quick: arguments.quick, missing };
+    let run = Run {
+        rounds,
+        slice,
+        json: arguments.json.clone(),
+        csv: arguments.csv.clone(),
+        quick: arguments.quick,
+        missing,
+    };
     let words = |cell: Cell| format!("{} {} B x {}", cell.op(), cell.bytes, cell.queue_depth);
     let rows = run.all(&cells(arguments.quick), &mut contenders, &stop, words, cell_rows)?;
     runtime.block_on(house.store.close());

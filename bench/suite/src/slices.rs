@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use penstock_bench_load::latency_histogram;
-use penstock_harness::{Machine, Order, Progress, Stop, Stopwatch, Summary, beside, write_json};
+use penstock_harness::{Machine, Order, Progress, Stop, Stopwatch, Summary, beside, write_csv, write_json};
 use serde_json::{Value, json};
 
 use crate::{BenchError, not_measured};
@@ -61,6 +61,7 @@ pub(crate) struct Run {
     pub(crate) rounds: usize,
     pub(crate) slice: Duration,
     pub(crate) json: Option<PathBuf>,
+    pub(crate) csv: Option<PathBuf>,
     pub(crate) quick: bool,
     /// What is not measured, and why.
     pub(crate) missing: Vec<(String, String)>,
@@ -108,6 +109,9 @@ impl Run {
     }
 
     fn save(&self, rows: &[Value], machine: &Machine, interrupted: bool) -> Result<(), BenchError> {
+        if let Some(path) = &self.csv {
+            write_csv(path, rows)?;
+        }
         let Some(path) = &self.json else { return Ok(()) };
         write_json(path, &rows)?;
         let about = json!({

@@ -44,6 +44,9 @@ pub(crate) struct Arguments {
     /// Write results as a JSON list to FILE, and what they were measured on to FILE with the extension .machine.json.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write results as CSV to FILE.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
     /// Under a minute: fewer queue depths, rounds and bytes.
     #[arg(long)]
     quick: bool,
@@ -143,7 +146,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     }
     missing.push(("penstock passthrough".to_owned(), "there is no engine for NVMe passthrough yet".to_owned()));
     let (rounds, slice) = if arguments.quick { (QUICK_ROUNDS, QUICK_SLICE) } else { (ROUNDS, SLICE) };
-    let run = Run { rounds, slice, json: arguments.json.clone(), quick: arguments.quick, missing };
+    let run = Run {
+        rounds,
+        slice,
+        json: arguments.json.clone(),
+        csv: arguments.csv.clone(),
+        quick: arguments.quick,
+        missing,
+    };
     let words = |cell: Cell| format!("{} {} B x {}", cell.op.name(), cell.bytes, cell.queue_depth);
     let rows = run.all(&cells(arguments.quick), &mut contenders, &stop, words, cell_rows)?;
     drop(scratch);

@@ -3,7 +3,14 @@ use std::time::Duration;
 use super::*;
 
 fn arguments(path: &Path) -> Arguments {
-    Arguments { path: path.to_owned(), overwrite: false, file_bytes: Some(64 << 20), json: None, quick: true }
+    Arguments {
+        path: path.to_owned(),
+        overwrite: false,
+        file_bytes: Some(64 << 20),
+        json: None,
+        csv: None,
+        quick: true,
+    }
 }
 
 #[test]
