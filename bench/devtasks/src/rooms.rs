@@ -6,7 +6,7 @@ use crate::Room;
 
 /// The rooms where unsafe code may live.
 const UNSAFE_ROOMS: &[&str] =
-    &["kernels/gf256", "kernels/digest", "dataplane/buf", "dataplane/store", "rdma/verbs", "bench/suite"];
+    &["kernels/gf256", "kernels/digest", "dataplane/buf", "dataplane/store", "rdma/verbs", "control/python", "bench/suite"];
 
 /// What may stand at the top level of the tree, beside dot-files.
 const TOP_LEVEL: &[&str] = &[
