@@ -5,8 +5,15 @@ use std::path::Path;
 use crate::Room;
 
 /// The rooms where unsafe code may live.
-const UNSAFE_ROOMS: &[&str] =
-    &["kernels/gf256", "kernels/digest", "dataplane/buf", "dataplane/store", "rdma/verbs", "control/python", "bench/suite"];
+const UNSAFE_ROOMS: &[&str] = &[
+    "kernels/gf256",
+    "kernels/digest",
+    "dataplane/buf",
+    "dataplane/store",
+    "rdma/verbs",
+    "control/python",
+    "bench/suite",
+];
 
 /// What may stand at the top level of the tree, beside dot-files.
 const TOP_LEVEL: &[&str] = &[
