@@ -68,6 +68,9 @@ pub(crate) struct Serve {
     /// when a node is first made.
     #[arg(long, value_name = "SIZE")]
     pub(crate) node_capacity: Option<Size>,
+    /// The file that names where events of buckets can be sent: webhooks, NATS, AMQP (docs/EVENTS.md).
+    #[arg(long, value_name = "FILE", env = "PENSTOCK_EVENTS")]
+    pub(crate) events: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) front: Front,
     #[command(flatten)]

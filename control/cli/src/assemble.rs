@@ -101,6 +101,8 @@ pub(crate) struct GatewayParts {
     /// Where clients reach the nodes.
     pub(crate) node_addresses: HashMap<NodeId, Vec<NodeAddress>>,
     pub(crate) lifecycle_day_seconds: u64,
+    /// Where events can be sent.
+    pub(crate) event_targets: Vec<String>,
 }
 
 /// The folder of the metadata within a gateway's directory.
@@ -126,6 +128,7 @@ pub(crate) async fn open_gateway(parts: GatewayParts) -> Result<(Gateway, Tables
         garbage_grace_ms: parts.garbage_grace_seconds * 1000,
         buffers: Some(pool),
         node_addresses: parts.node_addresses,
+        event_targets: parts.event_targets,
         ..GatewayOptions::new(parts.code, parts.cluster_map, parts.cluster_key)
     };
     options.set_lifecycle_day(std::time::Duration::from_secs(parts.lifecycle_day_seconds.max(1)));

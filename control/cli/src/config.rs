@@ -113,6 +113,8 @@ pub(crate) struct Gateway {
     /// How long a day of lifecycle rules is: for tests.
     #[serde(default = "default_lifecycle_day")]
     pub(crate) lifecycle_day_seconds: u64,
+    /// The file that names where events of buckets can be sent.
+    pub(crate) events: Option<PathBuf>,
     /// TLS, logs of requests, limits: `[gateway.guard]`.
     #[serde(default)]
     pub(crate) guard: Guard,
@@ -175,7 +177,7 @@ impl Config {
         config.gateway.data = base.join(&config.gateway.data);
         let guard = &mut config.gateway.guard;
         let paths = [&mut guard.tls_certificate, &mut guard.tls_key, &mut guard.access_log, &mut guard.audit_log];
-        for path in paths.into_iter().flatten() {
+        for path in paths.into_iter().chain([&mut config.gateway.events]).flatten() {
             *path = base.join(&*path);
         }
         for node in &mut config.nodes {

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use penstock_events::worker::Store;
+use penstock_events::{Events, EventsConfig};
 use penstock_gateway::Gateway;
 use penstock_identity::{Identities, RootAccount, Secret};
 use penstock_meta::tables::Tables;
 use penstock_placement::{ClusterMap, NodeEntry};
-use penstock_proto::{MapEpoch, NodeId};
+use penstock_proto::{MapEpoch, NodeId, SystemClock};
 use penstock_s3::{FrontOptions, TlsFiles};
 use penstock_transport::{MemTransport, TcpMessenger, TcpOptions, TcpServerOptions, serve_tcp};
 use tokio::net::{TcpListener, TcpSocket};
@@ -116,6 +118,23 @@ fn print_traffic(gateway: Gateway) -> Result<tokio::task::JoinHandle<()>, Fatal>
     }))
 }
 
+/// The region of buckets that were made without one.
+const REGION: &str = "us-east-1";
+
+/// The file of events' targets; none without one.
+fn read_events(path: Option<&Path>) -> Result<EventsConfig, Fatal> {
+    let read =
+        path.map(EventsConfig::read).transpose().map_err(|error| Fatal::doing("the targets of events", error))?;
+    Ok(read.unwrap_or_default())
+}
+
+/// Begins to deliver what waits.
+fn start_events(tables: &Tables, config: &EventsConfig, root: &RootAccount) -> Result<Events, Fatal> {
+    let store = Store { region: REGION.to_owned(), account: root.account_id.clone() };
+    Events::start(tables, config, &store, Arc::new(SystemClock))
+        .map_err(|error| Fatal::doing("the targets of events", error))
+}
+
 /// Serves S3 until told to stop, then ends the gateway.
 async fn serve_front(
     socket: TcpSocket,
@@ -123,6 +142,7 @@ async fn serve_front(
     folder: &Path,
     domains: Vec<String>,
     guard: Guard,
+    events: &EventsConfig,
     stop: CancellationToken,
 ) -> Result<(), Fatal> {
     let options = front_options(domains, guard)?;
@@ -133,6 +153,7 @@ async fn serve_front(
     }
     let identity_key = read_or_make_identity_key(&folder.join(IDENTITY_KEY_FILE))?;
     let root = RootAccount::new(&credentials.access_key_id, Secret::new(&credentials.secret_access_key));
+    let events = start_events(&tables, events, &root)?;
     let identities = Identities::open(tables, root, &identity_key)
         .await
         .map_err(|error| Fatal::doing("opening the accounts and keys", error))?;
@@ -141,6 +162,7 @@ async fn serve_front(
     let printing = print_traffic(gateway.clone())?;
     let served = penstock_s3::serve(listener, gateway.clone(), identities, options, stop).await;
     gateway.shutdown().await;
+    events.shutdown().await;
     printing.abort();
     tracing::info!(payload_bytes = gateway.stats().payload_bytes(), "the gateway has ended");
     served.map_err(|error| Fatal::doing("serving S3", error))
@@ -151,6 +173,7 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Fatal> {
     let nodes = usize::from(arguments.nodes);
     let code = code_for(arguments.code, nodes)?;
     let stop = until_told_to_stop()?;
+    let events = read_events(arguments.events.as_deref())?;
     let _lock = assemble::take_folder(&arguments.data)?;
     refuse_fewer_nodes(&arguments.data, arguments.nodes)?;
     let socket = take_address(arguments.listen)?;
@@ -208,10 +231,12 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Fatal> {
         garbage_grace_seconds: arguments.tuning.garbage_grace_seconds,
         node_addresses: direct.addresses.clone(),
         lifecycle_day_seconds: arguments.tuning.lifecycle_day_seconds,
+        event_targets: events.arns(),
     })
     .await?;
     let served =
-        serve_front(socket, gateway, &arguments.data, arguments.front.domains, arguments.front.guard, stop).await;
+        serve_front(socket, gateway, &arguments.data, arguments.front.domains, arguments.front.guard, &events, stop)
+            .await;
     direct.stop().await;
     for node in open {
         node.store.close().await;
@@ -251,6 +276,7 @@ fn refuse_fewer_nodes(data: &Path, nodes: u16) -> Result<(), Fatal> {
 pub(crate) async fn gateway(arguments: GatewayArguments) -> Result<(), Fatal> {
     let config = Config::read(&arguments.config)?;
     let code = config.code()?;
+    let events = read_events(config.gateway.events.as_deref())?;
     let stop = until_told_to_stop()?;
     let _lock = assemble::take_folder(&config.gateway.data)?;
     let cluster_key = read_cluster_key(&config.cluster.key_file)?;
@@ -277,10 +303,12 @@ pub(crate) async fn gateway(arguments: GatewayArguments) -> Result<(), Fatal> {
         garbage_grace_seconds: config.gateway.garbage_grace_seconds,
         node_addresses: config.node_addresses(),
         lifecycle_day_seconds: config.gateway.lifecycle_day_seconds,
+        event_targets: events.arns(),
     })
     .await?;
     let served =
-        serve_front(socket, gateway, &config.gateway.data, config.gateway.domains, config.gateway.guard, stop).await;
+        serve_front(socket, gateway, &config.gateway.data, config.gateway.domains, config.gateway.guard, &events, stop)
+            .await;
     calls.log_counts();
     served
 }

@@ -10,6 +10,7 @@ use crate::checksums;
 use crate::conditions;
 use crate::convert::headers_from_row;
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::{self, Way};
 use crate::gateway::Gateway;
 use crate::names;
 use crate::objects::NewObject;
@@ -69,7 +70,8 @@ impl Gateway {
             .await?;
         let stored = store_body(&self.inner, body, Some(row.size_bytes), &BodyDigests::default(), algorithm).await?;
         let source_version_id = version_id(&source_bucket, &row);
-        Ok(PutDone { source_version_id, ..self.commit(new, stored).await? })
+        let done = events::in_way(Way::Copy, self.commit(new, stored)).await?;
+        Ok(PutDone { source_version_id, ..done })
     }
 
     /// `UploadPartCopy`.

@@ -28,6 +28,7 @@ mod convert;
 mod copy;
 pub mod error;
 mod etag;
+pub mod events;
 mod garbage;
 mod gateway;
 mod hashing;

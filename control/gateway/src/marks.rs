@@ -4,6 +4,7 @@ use penstock_meta::tables::{ObjectChange, ObjectRow};
 
 use crate::api::ObjectName;
 use crate::error::Result;
+use crate::events::{self, Cause};
 use crate::gateway::{Gateway, no_such_key};
 use crate::names;
 use crate::tags::{self, Tags};
@@ -38,7 +39,9 @@ impl Gateway {
         names::check_key(&name.key)?;
         let bucket = self.inner.bucket(&name.bucket).await?;
         let version = name.version_id.as_deref().map(version_name).transpose()?;
-        match self.inner.tables.change_object(&bucket, &name.key, version, &change).await? {
+        let cause = Cause { time_unix_ms: self.inner.clock.now_unix_ms(), ..events::cause() };
+        let changed = self.inner.tables.change_object(&bucket, &name.key, version, &change);
+        match events::caused(cause, changed).await? {
             Some(row) if row.version.marker => Err(is_marker(&row)),
             Some(row) => {
                 let id = version_id(&bucket, &row);

@@ -46,6 +46,8 @@ pub struct GatewayOptions {
     pub plan_inline_bytes_max: u64,
     /// The executor's buffers, for [`crate::Gateway::usage`] to count; the gateway takes none itself.
     pub buffers: Option<BufPool>,
+    /// The ARNs of the targets that events of buckets can be sent to.
+    pub event_targets: Vec<String>,
     /// What hashes bodies: one for a whole process, so that all of its requests share lanes. `None`: the gateway makes
     /// one of its own.
     pub hashes: Option<HashScheduler>,
@@ -67,6 +69,7 @@ impl GatewayOptions {
             node_addresses: HashMap::new(),
             plan_inline_bytes_max: PLAN_INLINE_BYTES_MAX,
             buffers: None,
+            event_targets: Vec::new(),
             hashes: None,
         }
     }

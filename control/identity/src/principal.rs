@@ -55,6 +55,12 @@ impl Principal {
         &self.account.canonical_id
     }
 
+    /// `aws:userid`.
+    #[must_use]
+    pub fn user_id(&self) -> &str {
+        &self.user_id
+    }
+
     /// The account's name.
     #[must_use]
     pub fn account_name(&self) -> &str {

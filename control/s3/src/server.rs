@@ -14,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use penstock_gateway::Gateway;
+use penstock_gateway::events::{self, Way};
 use penstock_identity::Identities;
 use penstock_offload::Access as DialectAccess;
 use penstock_proto::limits;
@@ -396,7 +397,8 @@ async fn perform(
         }
         return performer.object(&method, &path, direction, op, call).await;
     }
-    let result = ops::run(op, call).await;
+    let way = if form.is_some() { Way::Form } else { Way::Plain };
+    let result = events::in_way(way, ops::run(op, call)).await;
     // What was wrong with the body is the cause of whatever the gateway then says.
     let answer = result.map_err(|failure| exchange.body_failure().unwrap_or(failure))?;
     Ok(match (form, target) {

@@ -17,6 +17,7 @@ use tokio::time::MissedTickBehavior;
 use super::rules::{Lifecycle, Subject};
 use crate::api::UnixMs;
 use crate::error::{Error, Result};
+use crate::events::{self, Way};
 use crate::gateway::Inner;
 
 /// Versions or uploads of one page.
@@ -248,7 +249,8 @@ async fn delete(
         Preconditions { if_match_version: name.is_none().then(|| version.place()), ..Preconditions::default() };
     let pass = LockPass { now_unix_ms, bypass_governance: false };
     let not_before = inner.garbage_not_before();
-    match inner.tables.delete(bucket, key, name, &preconditions, pass, not_before).await {
+    let deleted = inner.tables.delete(bucket, key, name, &preconditions, pass, not_before);
+    match events::in_way(Way::Lifecycle, deleted).await {
         Ok(_) => Ok(true),
         Err(TablesError::Locked | TablesError::Precondition(_) | TablesError::NoSuchBucket) => Ok(false),
         Err(error) => Err(Error::from(error)),

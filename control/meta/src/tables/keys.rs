@@ -30,6 +30,8 @@ pub(super) const NONCURRENT: u8 = b'N';
 pub(super) const OBJECTS: u8 = b'O';
 /// `P | list id | index, u32`.
 pub(super) const PART_LISTS: u8 = b'P';
+/// `Q | target | 0 | commit version, 10 bytes | index, u16`.
+pub(super) const EVENTS: u8 = b'Q';
 /// `R | data id | stripe, u32`.
 pub(super) const REPAIRS: u8 = b'R';
 /// `S | name`.
@@ -70,6 +72,21 @@ pub(super) fn bucket(name: &str) -> Vec<u8> {
 
 pub(super) fn counter(name: &str) -> Vec<u8> {
     key(COUNTERS, &[name.as_bytes()])
+}
+
+/// Where the events of a target wait.
+pub(super) fn events(target: &str) -> Vec<u8> {
+    key(EVENTS, &[target.as_bytes(), &[0]])
+}
+
+/// The counter of events that wait for a target.
+pub(super) fn events_queued(target: &str) -> Vec<u8> {
+    counter(&format!("events-queued/{target}"))
+}
+
+/// The counter of events of a target that were dropped.
+pub(super) fn events_dropped(target: &str) -> Vec<u8> {
+    counter(&format!("events-dropped/{target}"))
 }
 
 pub(super) fn setting(name: &str) -> Vec<u8> {

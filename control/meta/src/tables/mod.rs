@@ -64,6 +64,7 @@ mod listing;
 mod lists;
 mod manifests;
 mod objects;
+mod outbox;
 mod preconditions;
 mod rollup;
 mod rows;
@@ -84,6 +85,10 @@ pub use error::TablesError;
 pub use garbage::{GarbageToken, NewWrite};
 pub use listing::{ListPage, ListedUpload, UploadsPage};
 pub use objects::Committed;
+pub use outbox::{
+    Cause, EVENTS_QUEUED_MAX, EventKind, EventPlace, EventRow, NOTIFICATION_RULES_MAX, NotificationRule,
+    TARGET_BYTES_MAX, TargetKind, Way, cause, caused,
+};
 pub use preconditions::{EtagSet, PreconditionFailure, Preconditions};
 pub use rows::{
     BucketRow, ChecksumRow, DataRow, DefaultRetentionRow, GarbageRow, HeadersRow, INLINE_MANIFEST_BYTES_MAX,

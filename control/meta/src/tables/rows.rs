@@ -412,6 +412,7 @@ rows! {
     GarbageList => "garbage list",
     WriteRow => "write",
     RepairRow => "repair",
+    super::EventRow => "event",
 }
 
 /// A row's bytes.

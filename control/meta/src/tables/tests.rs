@@ -8,6 +8,7 @@ mod golden;
 mod listing;
 mod listing_scale;
 mod many_parts;
+mod outbox;
 mod races;
 mod send;
 mod settings;

@@ -24,7 +24,7 @@ use super::{
     BucketRow, Layout, LockRow, ObjectLockRow, ObjectRow, Preconditions, Result, RetentionRow, Tables, TablesError,
     VersionRow, Versioning,
 };
-use super::{buckets, encode, garbage, read, write};
+use super::{buckets, encode, garbage, outbox, read, write};
 use crate::kv::{RangeRead, Transaction};
 
 /// Stamps count 65,536 to the millisecond.
@@ -267,6 +267,9 @@ impl Tables {
                 }
             }
             write(txn, &at, &row)?;
+            if matches!(change, ObjectChange::Tags(_)) {
+                outbox::tagged(txn, &bucket, key, &row).await?;
+            }
             Ok(Some(row))
         })
         .await
@@ -357,6 +360,7 @@ pub(super) async fn place(
         lock_by_default(bucket, row)?;
         txn.set(&object_key, &encode(row)?)?;
     }
+    outbox::placed(txn, bucket, name, row).await?;
     Ok(replaced)
 }
 
@@ -386,6 +390,7 @@ async fn remove(
 ) -> Result<()> {
     discard(txn, row, pass, garbage_not_before_unix_ms)?;
     txn.clear(at)?;
+    outbox::removed(txn, bucket, name, row, pass.now_unix_ms).await?;
     let object_key = keys::object(bucket.id, name)?;
     if row.version.null && at != object_key.as_slice() {
         txn.clear(&keys::null_version(bucket.id, name))?;

@@ -103,6 +103,8 @@ operations! {
     GetBucketAccelerateConfiguration: ["accelerate"];
     GetBucketRequestPayment: ["requestPayment"];
     GetBucketLogging: ["logging"];
+    GetBucketNotificationConfiguration: ["notification"];
+    PutBucketNotificationConfiguration: ["notification"];
 }
 
 /// What a sub-resource is of.
@@ -150,6 +152,8 @@ pub(crate) const SUB_RESOURCES: &[(On, &str, &str, Op)] = &[
     (On::Bucket, "GET", "accelerate", Op::GetBucketAccelerateConfiguration),
     (On::Bucket, "GET", "requestPayment", Op::GetBucketRequestPayment),
     (On::Bucket, "GET", "logging", Op::GetBucketLogging),
+    (On::Bucket, "GET", "notification", Op::GetBucketNotificationConfiguration),
+    (On::Bucket, "PUT", "notification", Op::PutBucketNotificationConfiguration),
     (On::Object, "POST", "uploads", Op::CreateMultipartUpload),
     (On::Object, "GET", "tagging", Op::GetObjectTagging),
     (On::Object, "PUT", "tagging", Op::PutObjectTagging),
@@ -337,6 +341,12 @@ pub(crate) const HEADERS: &[Header] = &[
     header("x-amz-max-parts", Ops::Of(&[Op::GetObjectAttributes]), Rule::Read),
     header("x-amz-part-number-marker", Ops::Of(&[Op::GetObjectAttributes]), Rule::Read),
     header("x-amz-tagging-directive", Ops::Of(&[Op::CopyObject]), Rule::OneOf(&["COPY", "REPLACE"])),
+    // Targets are those that the administrator has set up, whether or not they can be reached now.
+    header(
+        "x-amz-skip-destination-validation",
+        Ops::Of(&[Op::PutBucketNotificationConfiguration]),
+        Rule::OneOf(&["true", "false"]),
+    ),
     // The native dialect (docs/protocol/native.md).
     header("x-amz-rdma-protocol", NATIVE, Rule::OneOf(&["penstock-native-1"])),
     header("x-amz-rdma-plan", PLANS, Rule::OneOf(&["get", "put", "commit"])),

@@ -11,6 +11,7 @@ mod list;
 mod lock;
 mod multipart;
 mod native;
+mod notification;
 mod object;
 mod policy;
 mod probes;
@@ -28,6 +29,7 @@ use http::header::{
 };
 use penstock_gateway::Gateway;
 use penstock_gateway::api::{Conditions, EtagCondition, ObjectHeaders, ObjectName, UnixMs};
+use penstock_gateway::events::{self, Cause};
 use s3s::TrailingHeaders;
 
 use crate::access::{self, Access};
@@ -66,7 +68,9 @@ pub(crate) struct Call {
 pub(crate) async fn run(op: Op, mut call: Call) -> Result<Answer, Failure> {
     access::authorize(op, &mut call).await?;
     let access = call.access.clone();
-    perform(op, call).await.map_err(|failure| match failure.code.as_ref() {
+    // Events of what it does say whose doing it was.
+    let cause = if op.only_reads() { Cause::default() } else { call.cause() };
+    events::caused(cause, perform(op, call)).await.map_err(|failure| match failure.code.as_ref() {
         // Who may not list is not told what is not there.
         "NoSuchKey" | "NoSuchVersion" if op.only_reads() && !access.may_list() => {
             Failure::access_denied("Access Denied")
@@ -141,11 +145,24 @@ async fn perform(op: Op, mut call: Call) -> Result<Answer, Failure> {
         Op::GetBucketAccelerateConfiguration => Ok(probes::accelerate()),
         Op::GetBucketRequestPayment => Ok(probes::request_payment()),
         Op::GetBucketLogging => Ok(probes::logging()),
+        Op::GetBucketNotificationConfiguration => notification::get(call).await,
+        Op::PutBucketNotificationConfiguration => notification::put(call).await,
         Op::DeleteBucketTagging => settings::delete(call, &tagging::OF_BUCKET).await,
     }
 }
 
 impl Call {
+    /// Whose doing this request is.
+    fn cause(&self) -> Cause {
+        let principal = self.access.principal.as_ref();
+        Cause {
+            principal: principal.map_or_else(|| "Anonymous".to_owned(), |caller| format!("AWS:{}", caller.user_id())),
+            source_ip: self.peer.ip().to_string(),
+            request_id: self.exchange.id.clone(),
+            ..events::cause()
+        }
+    }
+
     fn gateway(&self) -> &Gateway {
         &self.front.gateway
     }

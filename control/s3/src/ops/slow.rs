@@ -12,6 +12,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
+use penstock_gateway::events;
 
 use super::{set, set_version};
 use crate::exchange::Exchange;
@@ -38,8 +39,10 @@ pub(super) fn version_headers(version_id: Option<&str>, source_version_id: Optio
 pub(super) async fn document(
     exchange: Arc<Exchange>,
     resource: String,
-    mut work: BoxFuture<'static, Result<(String, HeaderMap), Failure>>,
+    work: BoxFuture<'static, Result<(String, HeaderMap), Failure>>,
 ) -> Result<Answer, Failure> {
+    // What is done after the head was sent is still this request's doing.
+    let mut work = Box::pin(events::caused(events::cause(), work));
     if let Ok(done) = tokio::time::timeout(HEAD_WAIT, work.as_mut()).await {
         let (document, headers) = done?;
         let mut answer = respond::xml(document);

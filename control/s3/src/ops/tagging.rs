@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use penstock_gateway::api::BucketSetting;
+use penstock_gateway::events::{self, Way};
 use penstock_gateway::tags::{self, Tags};
 use s3s::dto;
 
@@ -110,7 +111,8 @@ pub(super) async fn put_of_object(mut call: Call) -> Result<Answer, Failure> {
 }
 
 pub(super) async fn delete_of_object(call: Call) -> Result<Answer, Failure> {
-    let version_id = call.gateway().put_object_tags(&call.object_name(), Tags::new()).await?;
+    let (gateway, name) = (call.gateway(), call.object_name());
+    let version_id = events::in_way(Way::DeleteTags, gateway.put_object_tags(&name, Tags::new())).await?;
     let mut answer = respond::empty(StatusCode::NO_CONTENT);
     set_version(answer.headers_mut(), version_id.as_deref());
     Ok(answer)

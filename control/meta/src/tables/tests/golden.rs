@@ -5,9 +5,9 @@ use penstock_proto::{DataId, NodeId};
 use super::support::{data_row, manifest, object_row, part_row};
 use crate::tables::rows::{GarbageEntry, GarbageList, Row, WriteKind, WriteRow, decode, decode_listed, encode};
 use crate::tables::{
-    BucketRow, BucketSetting, ChecksumRow, DefaultRetentionRow, HeadersRow, Layout, LockRow, ManifestPlace,
-    ObjectLockRow, ObjectRow, PartListRow, PartRow, PartSpan, RepairRow, RetentionRow, TablesError, UploadRow,
-    VersionName, VersionRow, Versioning, keys,
+    BucketRow, BucketSetting, ChecksumRow, DefaultRetentionRow, EventKind, EventRow, HeadersRow, Layout, LockRow,
+    ManifestPlace, ObjectLockRow, ObjectRow, PartListRow, PartRow, PartSpan, RepairRow, RetentionRow, TablesError,
+    UploadRow, VersionName, VersionRow, Versioning, keys,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -198,4 +198,27 @@ fn keys_have_golden_bytes() {
     assert_eq!(keys::parse_garbage(&keys::garbage(258, id)), Some((258, id)));
     assert_eq!(keys::parse_repair(&keys::repair(id, 3)), Some((id, 3)));
     assert_eq!(keys::parse_write(&keys::write(id)), Some(id));
+}
+
+#[test]
+fn events() {
+    let row = EventRow {
+        kind: EventKind::CreatedCopy as u8,
+        time_unix_ms: 5,
+        bucket: "b".into(),
+        bucket_owner: "o".into(),
+        key: "k".into(),
+        size_bytes: Some(300),
+        etag: Some("e".into()),
+        version_id: None,
+        rule_id: "r".into(),
+        principal: "p".into(),
+        source_ip: "i".into(),
+        request_id: "q".into(),
+    };
+    golden(&row, "0103050162016f016b01ac02010165000172017001690171");
+    assert_eq!(hex(&keys::events("arn")), "5161726e00");
+    for (kind, number) in EventKind::ALL.iter().zip(0..) {
+        assert_eq!(*kind as u8, number, "numbers are stored");
+    }
 }
