@@ -11,6 +11,9 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use penstock_identity::Secret;
 use s3s_sigv4::{AmzDate, Payload};
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
 use tokio::net::TcpStream;
 
 use crate::Fatal;
@@ -187,19 +190,11 @@ fn encoded(text: &str) -> String {
 
 /// `20260131T120000Z`.
 fn amz_date(unix_s: u64) -> Result<AmzDate, Fatal> {
-    let (days, second) = (unix_s / 86_400, unix_s % 86_400);
-    // Days since 1970 to a date (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-    let z = days + 719_468;
-    let era = z / 146_097;
-    let doe = z % 146_097;
-    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
-    let year = yoe + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    let text = format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z");
-    AmzDate::parse(&text).map_err(|_| Fatal(format!("the clock says {text}, which is no date to sign with")))
+    const FORMAT: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
+    let moment = i64::try_from(unix_s).ok().and_then(|unix_s| OffsetDateTime::from_unix_timestamp(unix_s).ok());
+    let text = moment.and_then(|moment| moment.format(FORMAT).ok());
+    text.and_then(|text| AmzDate::parse(&text).ok())
+        .ok_or_else(|| Fatal(format!("the clock says {unix_s} s since 1970, which is no date to sign with")))
 }
 
 /// The head of a signed call with this body.

@@ -149,6 +149,6 @@ fn signed_headers<'h>(headers: &'h HeaderMap, names: &[&'h str]) -> Option<Vec<(
 }
 
 /// Compares without telling by its time where two differ.
-fn same(one: &[u8], other: &[u8]) -> bool {
+pub(crate) fn same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }

@@ -62,6 +62,12 @@ impl Xml {
 
     /// Escaped text in the current element.
     pub(crate) fn raw_text(&mut self, text: &str) {
+        // Nearly every key is so, and a listing has thousands.
+        let plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'&' | b'<' | b'>' | b'"');
+        if text.bytes().all(plain) {
+            self.0.push_str(text);
+            return;
+        }
         for c in text.chars() {
             match c {
                 '&' => self.0.push_str("&amp;"),

@@ -5,7 +5,6 @@ import http.server
 import json
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import threading
@@ -147,7 +146,7 @@ def test_webhook(start_store, targets, hook):
     client.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
     marker = client.delete_object(Bucket="bucket", Key="in/parts")
     client.delete_object(Bucket="bucket", Key="in/parts", VersionId=marker["VersionId"])
-    form = client.generate_presigned_post("bucket", "in/form")
+    form = store.client(signature_version="s3v4").generate_presigned_post("bucket", "in/form")
     import requests
 
     assert requests.post(form["url"], data=form["fields"], files={"file": b"posted"}, timeout=60).status_code == 204
@@ -336,5 +335,6 @@ def test_rabbitmq(start_store, targets, rabbitmq):
 
     until("all events", take)
     link.close()
-    assert [d.get("Event") or d["Records"][0]["s3"]["object"]["size"] for d in documents] == ["s3:TestEvent", 0, 1, 2, 3, 4]
-    shutil.rmtree(store.folder / "mnesia", ignore_errors=True)
+    assert [d["Event"] for d in documents if "Event" in d] == ["s3:TestEvent"]
+    sizes = [d["Records"][0]["s3"]["object"]["size"] for d in documents if "Records" in d]
+    assert sizes == [0, 1, 2, 3, 4], "in the order of the key"

@@ -251,7 +251,7 @@ const BODY: Ops = Ops::Of(&[Op::PutObject, Op::UploadPart]);
 /// Operations with any body.
 const ANY_BODY: Ops = Ops::If(|op| op.takes_object_body() || op.takes_document());
 /// Operations that take a checksum of a body, or (Complete) of the object.
-const CHECKSUM: Ops = ANY_BODY;
+pub(crate) const CHECKSUM: Ops = ANY_BODY;
 /// Operations that read from another object.
 const COPIES: Ops = Ops::Of(&[Op::CopyObject, Op::UploadPartCopy]);
 /// Operations that read one object.
@@ -264,7 +264,7 @@ const PLANS: Ops = Ops::Of(&[Op::GetObject, Op::PutObject, Op::UploadPart]);
 /// Those, and the one that a client asks first whether we give any.
 const NATIVE: Ops = Ops::Of(&[Op::GetObject, Op::PutObject, Op::UploadPart, Op::HeadBucket]);
 
-/// Every `x-amz-*` header that is known, but for `x-amz-meta-*`.
+/// Every `x-amz-*` header that is known, but for `x-amz-meta-*` and checksums ([`is_checksum`]).
 pub(crate) const HEADERS: &[Header] = &[
     // Authentication reads these.
     header("x-amz-date", Ops::All, Rule::Read),
@@ -280,17 +280,7 @@ pub(crate) const HEADERS: &[Header] = &[
     header("x-amz-expected-bucket-owner", Ops::All, Rule::Read),
     header("x-amz-security-token", Ops::All, Rule::Read),
     header("x-amz-source-expected-bucket-owner", COPIES, Rule::Read),
-    // Checksums. An algorithm that is not here is refused by name.
-    header("x-amz-checksum-crc32", CHECKSUM, Rule::Read),
-    header("x-amz-checksum-crc32c", CHECKSUM, Rule::Read),
-    header("x-amz-checksum-crc64nvme", CHECKSUM, Rule::Read),
-    header("x-amz-checksum-sha1", CHECKSUM, Rule::Read),
-    header("x-amz-checksum-sha256", CHECKSUM, Rule::Read),
-    header("x-amz-checksum-sha512", CHECKSUM, Rule::Read),
-    header("x-amz-checksum-md5", CHECKSUM, Rule::Read),
-    header("x-amz-checksum-xxhash64", CHECKSUM, Rule::Read),
-    header("x-amz-checksum-xxhash3", CHECKSUM, Rule::Read),
-    header("x-amz-checksum-xxhash128", CHECKSUM, Rule::Read),
+    // Checksums themselves are in `is_checksum`.
     header("x-amz-sdk-checksum-algorithm", ANY_BODY, Rule::Read),
     header(
         "x-amz-checksum-algorithm",
@@ -355,14 +345,18 @@ pub(crate) const HEADERS: &[Header] = &[
     header("x-amz-if-match-last-modified-time", Ops::Of(&[Op::DeleteObject]), Rule::Read),
 ];
 
+/// Whether `name` is the header of a checksum that we know. An algorithm that we don't know is refused by name.
+pub(crate) fn is_checksum(name: &str) -> bool {
+    ChecksumAlgorithm::ALL.into_iter().any(|algorithm| wire::checksum_header(algorithm).eq_ignore_ascii_case(name))
+}
+
 /// Whether `key` is a header that SDKs move into the query of presigned URLs and whose meaning we keep there: the operations
 /// look for these in both places.
 pub(crate) fn hoistable(op: Op, key: &str) -> bool {
     let is = |name: &str| key.eq_ignore_ascii_case(name);
-    let checksum = || ChecksumAlgorithm::ALL.into_iter().any(|algorithm| is(wire::checksum_header(algorithm)));
     is("x-amz-user-agent")
         || (is("x-amz-checksum-mode") && READS.has(op))
-        || ((is("x-amz-sdk-checksum-algorithm") || checksum()) && BODY.has(op))
+        || ((is("x-amz-sdk-checksum-algorithm") || is_checksum(key)) && BODY.has(op))
 }
 
 /// A header by which a vendor's client says that the body moves over RDMA, of a dialect that nobody here speaks: to store the empty

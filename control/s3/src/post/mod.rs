@@ -16,18 +16,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use hmac::{Hmac, KeyInit, Mac};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use penstock_proto::limits;
-use sha2::Sha256;
+use s3s_sigv4::AmzDate;
 use time::OffsetDateTime;
-use time::macros::format_description;
 
 use self::form::{Fields, Form};
 use self::policy::{LengthRange, Policy};
 use crate::failure::Failure;
+use crate::query;
 use crate::respond::{self, Answer};
 use crate::streams::{Payload, RequestBody};
 use crate::wire;
@@ -106,11 +105,11 @@ fn authenticate(
     let scope = Scope::parse(credential).ok_or_else(|| {
         Failure::argument("x-amz-credential", credential, "The credential is KEY/DATE/REGION/s3/aws4_request.")
     })?;
-    let signed_at =
-        time::PrimitiveDateTime::parse(date, format_description!("[year][month][day]T[hour][minute][second]Z"))
-            .map_err(|_| Failure::argument("x-amz-date", date, "The date is written 20261231T120000Z."))?
-            .assume_utc();
-    if !date.starts_with(scope.date) || signed_at > now + limits::CLOCK_SKEW_MAX {
+    let parsed = AmzDate::parse(date).ok().and_then(|date| Some((date.to_time()?.as_second(), date)));
+    let (signed_at_unix_s, amz_date) =
+        parsed.ok_or_else(|| Failure::argument("x-amz-date", date, "The date is written 20261231T120000Z."))?;
+    let latest = now + limits::CLOCK_SKEW_MAX;
+    if !date.starts_with(scope.date) || signed_at_unix_s > latest.unix_timestamp() {
         return Err(Failure::argument("x-amz-date", date, "The date is not the credential's, or in the future."));
     }
     let Some(secret) = secret_of(scope.access_key) else {
@@ -120,7 +119,7 @@ fn authenticate(
             "The AWS Access Key Id you provided does not exist in our records.",
         ));
     };
-    if !scope.signs(&secret, document, signature) {
+    if !scope.signs(&secret, &amz_date, document, signature) {
         return Err(Failure::new(
             StatusCode::FORBIDDEN,
             "SignatureDoesNotMatch",
@@ -153,17 +152,9 @@ impl<'a> Scope<'a> {
     }
 
     /// Whether `signature` (hex) is that of `text`. Compared in constant time.
-    fn signs(&self, secret: &Secret, text: &str, signature: &str) -> bool {
-        let mac = |key: &[u8], text: &str| {
-            let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-            mac.update(text.as_bytes());
-            mac
-        };
-        let key = |key: &[u8], text: &str| mac(key, text).finalize().into_bytes();
-        let by_date = key(format!("AWS4{}", secret.expose()).as_bytes(), self.date);
-        let by_region = key(&by_date, self.region);
-        let signing_key = key(&key(&by_region, "s3"), "aws4_request");
-        hex::decode(signature).is_ok_and(|signature| mac(&signing_key, text).verify_slice(&signature).is_ok())
+    fn signs(&self, secret: &Secret, date: &AmzDate, text: &str, signature: &str) -> bool {
+        let computed = s3s_sigv4::calculate_signature(text, secret.expose(), date, self.region, "s3");
+        query::same(computed.as_bytes(), signature.to_ascii_lowercase().as_bytes())
     }
 }
 
@@ -184,7 +175,7 @@ fn key_of(form: &Form) -> Result<String, Failure> {
 }
 
 /// Fields that steer the form and are no headers of a PutObject.
-const STEERING: [&str; 10] = [
+const STEERING: [&str; 13] = [
     "key",
     "policy",
     "bucket",
@@ -195,6 +186,9 @@ const STEERING: [&str; 10] = [
     "submit",
     "x-amz-algorithm",
     "x-amz-credential",
+    "x-amz-date",
+    "x-amz-signature",
+    "x-amz-security-token",
 ];
 
 /// The headers of the PutObject that the fields describe. Fields that are no header of S3's are ignored, as AWS does.
@@ -210,7 +204,7 @@ fn put_headers(fields: &Fields) -> Result<HeaderMap, Failure> {
     ];
     let mut headers = HeaderMap::new();
     for (name, value) in fields.iter() {
-        if STEERING.contains(&name) || matches!(name, "x-amz-date" | "x-amz-signature" | "x-amz-security-token") {
+        if STEERING.contains(&name) {
             continue;
         }
         let header = match name {
@@ -229,16 +223,18 @@ fn put_headers(fields: &Fields) -> Result<HeaderMap, Failure> {
     }
     // The file ends where its part ends: its length is not known before.
     headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    headers.remove(CONTENT_LENGTH);
     Ok(headers)
+}
+
+/// Percent-encoded, as a value of a query.
+fn encoded(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
 /// The `tagging` field is an XML document; the header has the same as a query string.
 fn tagging_header(document: &str) -> Result<String, Failure> {
     let tags = crate::ops::parse_tagging(document.as_bytes())?;
-    let encode =
-        |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
-    Ok(tags.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect::<Vec<_>>().join("&"))
+    Ok(tags.iter().map(|(key, value)| format!("{}={}", encoded(key), encoded(value))).collect::<Vec<_>>().join("&"))
 }
 
 fn reply_of(fields: &Fields) -> Reply {
@@ -295,11 +291,9 @@ pub(crate) fn answer(put: Answer, reply: &Reply, location: &str, bucket: &str, k
     let etag_text = etag.to_str().unwrap_or_default().to_owned();
     let mut answer = match reply {
         Reply::Redirect(url) => {
-            let encode = |text: &str| {
-                percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
-            };
             let joint = if url.contains('?') { '&' } else { '?' };
-            let url = format!("{url}{joint}bucket={}&key={}&etag={}", encode(bucket), encode(key), encode(&etag_text));
+            let url =
+                format!("{url}{joint}bucket={}&key={}&etag={}", encoded(bucket), encoded(key), encoded(&etag_text));
             let mut answer = respond::empty(StatusCode::SEE_OTHER);
             if let Ok(url) = HeaderValue::try_from(url) {
                 answer.headers_mut().insert(LOCATION, url);

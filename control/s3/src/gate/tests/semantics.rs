@@ -4,9 +4,10 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use penstock_digest::ChecksumAlgorithm;
 use penstock_policy::{Facts, needs};
 
-use super::super::tables::HEADERS;
+use super::super::tables::{HEADERS, is_checksum};
 use super::*;
 
 const BEGIN: &str = "<!-- operations: made by `./dev semantics` from control/s3/src/gate, don't edit -->\n";
@@ -54,13 +55,14 @@ fn table() -> String {
         let _ = writeln!(out, "| {name} | `{method} {path}` | {answer} | {permission} |");
     }
     let _ = writeln!(out, "| PostObject (HTML forms) | `POST /bucket` | yes | {} |", permissions("PostObject"));
-    let refused = lines(AMZ_HEADERS).filter(|name| !HEADERS.iter().any(|header| header.name == *name));
+    let known = |name: &str| is_checksum(name) || HEADERS.iter().any(|header| header.name == name);
+    let refused = lines(AMZ_HEADERS).filter(|name| !known(name));
     let refused: Vec<String> = refused.map(|name| format!("`{name}`")).collect();
     let _ = writeln!(
         out,
         "\n{served} of {all} operations of AWS's API are served, {} `x-amz-*` request headers known. Headers that no operation \
          takes, refused with 501 by name:\n{}.",
-        HEADERS.len(),
+        HEADERS.len() + ChecksumAlgorithm::ALL.len(),
         refused.join(", ")
     );
     out
