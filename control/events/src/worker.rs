@@ -159,12 +159,18 @@ impl Worker {
     async fn pass(&mut self) -> Result<Pass, TablesError> {
         let page = self.tables.events(&self.arn, self.from, PAGE).await?;
         let Some(last) = page.last().map(|(place, _)| *place) else { return Ok(Pass::Idle) };
-        let mut lanes: HashMap<(String, String), Vec<(EventPlace, EventRow)>> = HashMap::new();
+        // In the order of their first events.
+        let mut lanes: Vec<Vec<(EventPlace, EventRow)>> = Vec::new();
+        let mut lane_of: HashMap<(String, String), usize> = HashMap::new();
         for (place, row) in page {
-            lanes.entry((row.bucket.clone(), row.key.clone())).or_default().push((place, row));
+            let lane = *lane_of.entry((row.bucket.clone(), row.key.clone())).or_insert(lanes.len());
+            if lane == lanes.len() {
+                lanes.push(Vec::new());
+            }
+            lanes[lane].push((place, row));
         }
         let this = &*self;
-        let lanes = futures::stream::iter(lanes.into_values().map(|events| this.lane(events)));
+        let lanes = futures::stream::iter(lanes.into_iter().map(|events| this.lane(events)));
         let done: Vec<Lane> = lanes.buffer_unordered(LANES_IN_FLIGHT_MAX).collect().await;
         let (mut delivered, mut dropped, mut left) = (Vec::new(), Vec::new(), Vec::new());
         for lane in done {

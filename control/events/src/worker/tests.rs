@@ -140,7 +140,7 @@ async fn what_was_committed_is_told_once_and_in_order() {
             told.iter().filter(|(k, _)| *k == format!("k{key}")).map(|(_, etag)| etag.parse().unwrap()).collect();
         assert!(numbers.is_sorted(), "of one key, in the order of commits");
     }
-    assert_eq!(house.shelf.taken.lock()[0]["Event"], "s3:TestEvent", "which was committed before all others");
+    assert_eq!(house.shelf.taken.lock().iter().filter(|taken| taken["Event"] == "s3:TestEvent").count(), 1);
     // A worker that starts again finds nothing, and what comes later is told.
     house.stop().await;
     house.start();
@@ -206,8 +206,9 @@ async fn records_are_awss() {
     house.until_queued(0).await;
     house.stop().await;
     let taken = house.shelf.taken.lock();
-    let sequencer = |n: usize| taken[n]["Records"][0]["s3"]["object"]["sequencer"].as_str().unwrap();
-    assert!(sequencer(1) < sequencer(2) && sequencer(1).len() == 20);
+    let (tests, records): (Vec<_>, Vec<_>) = taken.iter().partition(|taken| taken["Event"] == "s3:TestEvent");
+    let sequencer = |n: usize| records[n]["Records"][0]["s3"]["object"]["sequencer"].as_str().unwrap();
+    assert!(sequencer(0) < sequencer(1) && sequencer(0).len() == 20);
     let want = serde_json::json!({ "Records": [{
         "eventVersion": "2.1",
         "eventSource": "aws:s3",
@@ -225,13 +226,13 @@ async fn records_are_awss() {
                 "ownerIdentity": { "principalId": "000000000000" },
                 "arn": "arn:aws:s3:::bucket",
             },
-            "object": { "key": "dir/%C3%A4+b%2Bc", "size": 7, "eTag": "e", "sequencer": sequencer(1) },
+            "object": { "key": "dir/%C3%A4+b%2Bc", "size": 7, "eTag": "e", "sequencer": sequencer(0) },
         },
     }]});
-    assert_eq!(taken[1], want);
-    let removed = &taken[2]["Records"][0];
+    assert_eq!(*records[0], want);
+    let removed = &records[1]["Records"][0];
     assert_eq!(removed["eventName"], "ObjectRemoved:Delete");
     assert_eq!(removed["userIdentity"]["principalId"], "s3.amazonaws.com", "nobody's doing");
     assert_eq!(removed["s3"]["object"]["size"], serde_json::Value::Null);
-    assert_eq!(taken[0]["Bucket"], "bucket");
+    assert_eq!(tests[0]["Bucket"], "bucket");
 }
