@@ -56,6 +56,8 @@ enum Command {
     Model(report::ModelArguments),
     /// How likely data is lost, on paper, by policy.
     Durability(report::DurabilityArguments),
+    /// S3 over RDMA beside perftest, on one device.
+    Rdma(penstock_bench_rdma::Arguments),
 }
 
 /// A run that could not be made: a sentence that says what is wrong and what to do.
@@ -67,6 +69,9 @@ pub(crate) enum BenchError {
     /// Results that can't be made into anything.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// Of the benchmark of RDMA.
+    #[error(transparent)]
+    Rdma(#[from] penstock_bench_rdma::RdmaBenchError),
     /// Something that the run needs, and can't have.
     #[error("{0}")]
     Setup(String),
@@ -98,6 +103,7 @@ fn main() -> ExitCode {
         },
         Command::Model(arguments) => report::model(&arguments),
         Command::Durability(arguments) => report::durability(&arguments),
+        Command::Rdma(arguments) => penstock_bench_rdma::run(&arguments).map_err(BenchError::from),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Admin(crate::admin::AdminArguments),
     /// Make the key that gateway and nodes share.
     ClusterKey(ClusterKeyArguments),
+    /// PUT and GET through a running store every way there is (RDMA, TCP, HTTP), and compare.
+    Exercise(crate::exercise::Exercise),
     /// Look at this machine and say what is well, what is not, and what to do about it.
     Doctor(crate::doctor::Doctor),
     /// Benchmarks against peers and against what the machine can do at all (`penstock bench --help`).
@@ -84,6 +86,8 @@ pub(crate) struct Front {
     pub(crate) domains: Vec<String>,
     #[command(flatten)]
     pub(crate) guard: Guard,
+    #[command(flatten)]
+    pub(crate) rdma: crate::rdma_limits::RdmaLimits,
 }
 
 /// What stands between the network and S3: the same for `serve` and, from its file, for `gateway`.
@@ -121,6 +125,10 @@ pub(crate) struct Tuning {
     /// How long deleted data stays on the nodes, for reads that other gateways may have begun.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) garbage_grace_seconds: u64,
+    /// Payload up to this long travels with the request, through the gateway, where a client asks for a plan: a plan costs
+    /// another round trip. 0: none does.
+    #[arg(long, value_name = "SIZE", default_value = "128KiB", env = "PENSTOCK_PLAN_INLINE")]
+    pub(crate) plan_inline: crate::config::SizeOrNone,
     /// How long a day of lifecycle rules is. For tests: with 10, what expires after a day is gone within half a minute.
     #[arg(long, value_name = "SECONDS", default_value_t = crate::config::DAY_SECONDS, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) lifecycle_day_seconds: u64,

@@ -103,6 +103,8 @@ pub(crate) struct GatewayParts {
     pub(crate) lifecycle_day_seconds: u64,
     /// Where events can be sent.
     pub(crate) event_targets: Vec<String>,
+    /// Reads and bodies up to this long travel with the request where a plan was asked for.
+    pub(crate) plan_inline_bytes_max: u64,
 }
 
 /// The folder of the metadata within a gateway's directory.
@@ -129,6 +131,7 @@ pub(crate) async fn open_gateway(parts: GatewayParts) -> Result<(Gateway, Tables
         buffers: Some(pool),
         node_addresses: parts.node_addresses,
         event_targets: parts.event_targets,
+        plan_inline_bytes_max: parts.plan_inline_bytes_max,
         ..GatewayOptions::new(parts.code, parts.cluster_map, parts.cluster_key)
     };
     options.set_lifecycle_day(std::time::Duration::from_secs(parts.lifecycle_day_seconds.max(1)));

@@ -12,6 +12,8 @@ use serde::Deserialize;
 
 use crate::Fatal;
 use crate::arguments::Guard;
+use crate::direct::addresses;
+use crate::rails::Use;
 
 /// A number of bytes, written `64MiB`, `20 GiB`, `1TB` or plain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,37 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+/// As [`Size`], but may be 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SizeOrNone(Option<Size>);
+
+impl SizeOrNone {
+    pub(crate) fn bytes(self) -> u64 {
+        self.0.map_or(0, |size| size.0)
+    }
+}
+
+impl Default for SizeOrNone {
+    /// Of what travels with the request where a plan was asked for.
+    fn default() -> Self {
+        Self(Some(Size(penstock_gateway::PLAN_INLINE_BYTES_MAX)))
+    }
+}
+
+impl FromStr for SizeOrNone {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim() == "0" { Ok(Self(None)) } else { text.parse().map(|size| Self(Some(size))) }
+    }
+}
+
+impl<'de> Deserialize<'de> for SizeOrNone {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 fn code_from_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Code>, D::Error> {
     String::deserialize(deserializer)?.parse().map(Some).map_err(serde::de::Error::custom)
 }
@@ -92,6 +125,12 @@ pub(crate) struct Cluster {
     /// The ports to use, `device` or `device:port`; by default every one that is active.
     #[serde(default)]
     pub(crate) rdma_devices: Vec<String>,
+    /// RDMA connections of a gateway to one node, at most.
+    #[serde(default)]
+    pub(crate) rdma_connections_per_node_max: Option<std::num::NonZeroUsize>,
+    /// RDMA connections of one node, from all who call it, at most.
+    #[serde(default)]
+    pub(crate) rdma_node_connections_max: Option<std::num::NonZeroUsize>,
 }
 
 /// A day.
@@ -115,6 +154,12 @@ pub(crate) struct Gateway {
     pub(crate) lifecycle_day_seconds: u64,
     /// The file that names where events of buckets can be sent.
     pub(crate) events: Option<PathBuf>,
+    /// Payload up to this long travels with the request where a plan was asked for.
+    #[serde(default)]
+    pub(crate) plan_inline: SizeOrNone,
+    /// Limits of S3 over RDMA: `[gateway.rdma]`.
+    #[serde(default)]
+    pub(crate) rdma: crate::rdma_limits::RdmaLimits,
     /// TLS, logs of requests, limits: `[gateway.guard]`.
     #[serde(default)]
     pub(crate) guard: Guard,
@@ -211,8 +256,9 @@ impl Config {
     pub(crate) fn node_addresses(&self) -> HashMap<NodeId, Vec<NodeAddress>> {
         let address = |node: &Node| node.advertise.clone().unwrap_or_else(|| node.address.clone());
         let reachable = self.nodes.iter().filter(|node| !address(node).is_empty());
-        let tcp = |node| vec![NodeAddress { transport: "tcp".to_owned(), address: address(node) }];
-        reachable.map(|node| (NodeId(node.id), tcp(node))).collect()
+        // Whether a node has a device it says itself, when a client that has one asks.
+        let transports: &[&str] = if self.cluster.rdma == Use::Off { &["tcp"] } else { &["rdma", "tcp"] };
+        reachable.map(|node| (NodeId(node.id), addresses(transports, &address(node)))).collect()
     }
 
     /// The code of new objects, which the nodes must be able to hold.
@@ -259,10 +305,30 @@ data = "node-00"
         let config = Config::parse(GOOD).unwrap();
         assert_eq!(config.code().unwrap(), Code::ONE_COPY);
         assert_eq!(config.gateway.buffers, Size(96 << 20));
+        assert_eq!(config.gateway.plan_inline.bytes(), 128 << 10);
+        let none = Config::parse(&GOOD.replace(
+            "data = \"gateway\"",
+            "data = \"gateway\"\nplan_inline = \"0\"\n[gateway.rdma]\nsessions_max = 5",
+        ));
+        let none = none.unwrap().gateway;
+        assert_eq!((none.plan_inline.bytes(), none.rdma.options().unwrap().caps.sessions_max), (0, 5));
         assert_eq!(config.cluster.rdma, crate::rails::Use::Auto);
         let required =
             Config::parse(&GOOD.replace("[gateway]", "rdma = \"require\"\nrdma_devices = [\"rxe0:1\"]\n[gateway]"));
         assert_eq!(required.unwrap().cluster.rdma, crate::rails::Use::Require);
+    }
+
+    #[test]
+    fn plans_name_each_transport_that_a_node_may_have() {
+        let config = Config::parse(GOOD).unwrap();
+        let transports = |config: &Config| -> Vec<String> {
+            config.node_addresses()[&NodeId(0)].iter().map(|address| address.transport.clone()).collect()
+        };
+        assert_eq!(transports(&config), ["rdma", "tcp"]);
+        let off = Config::parse(&GOOD.replace("[gateway]", "rdma = \"off\"\n[gateway]")).unwrap();
+        assert_eq!(transports(&off), ["tcp"]);
+        let hidden = Config::parse(&GOOD.replace("id = 0", "id = 0\nadvertise = \"\"")).unwrap();
+        assert!(hidden.node_addresses().is_empty());
     }
 
     #[test]

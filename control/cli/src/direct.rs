@@ -1,8 +1,9 @@
 //! The nodes of `penstock serve` for clients that carry out plans themselves: each listens on the S3 address's host, on a port
-//! of its own. What they do there is what any node does: serve whoever brings a capability that the gateway has signed.
+//! of its own, and takes RDMA connections there where the machine has a device. What they do there is what any node does: serve whoever brings a capability that the gateway has signed.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use penstock_proto::NodeId;
 use penstock_proto::plan::NodeAddress;
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Fatal;
 use crate::assemble::OpenNode;
+use crate::rails::{Served, ports_of_machine};
 
 /// Connections that the kernel keeps for a node while it is busy.
 const ACCEPT_BACKLOG: u32 = 256;
@@ -24,12 +26,14 @@ pub(crate) struct Direct {
     pub(crate) addresses: HashMap<NodeId, Vec<NodeAddress>>,
     stop: CancellationToken,
     serving: Vec<JoinHandle<()>>,
+    behind: Vec<Arc<Served>>,
 }
 
 impl Direct {
     /// Lets each node listen on `host`'s address: on ports from `first_port`, or on any when that is 0.
     pub(crate) fn start(nodes: &[OpenNode], host: SocketAddr, first_port: u16) -> Result<Self, Fatal> {
         let mut direct = Self::default();
+        let ports = ports_of_machine()?;
         for node in nodes {
             let id = node.handler.id();
             let port = match first_port {
@@ -43,15 +47,17 @@ impl Direct {
                 .map_err(|error| Fatal(format!("{id} for direct access: {error} (--direct false does without)")))?;
             let listener = socket.listen(ACCEPT_BACKLOG).map_err(|error| Fatal::doing(address, error))?;
             let address = listener.local_addr().map_err(|error| Fatal::doing(address, error))?;
-            let (handler, stop) = (node.handler.clone(), direct.stop.clone());
+            let behind = Arc::new(Served::of_serve(&ports, id, node.handler.clone())?);
+            let (handler, stop) = (behind.handler(), direct.stop.clone());
             direct.serving.push(tokio::spawn(async move {
                 if let Err(error) = serve_tcp(listener, handler, stop, TcpServerOptions::new(id)).await {
                     tracing::error!(node = %id, %error, "a node no longer serves clients directly");
                 }
             }));
-            tracing::info!(node = %id, %address, "the node is open to clients with capabilities");
-            let tcp = NodeAddress { transport: "tcp".to_owned(), address: format!(":{}", address.port()) };
-            direct.addresses.insert(id, vec![tcp]);
+            let transports = behind.transports();
+            tracing::info!(node = %id, %address, ?transports, "the node is open to clients with capabilities");
+            direct.addresses.insert(id, addresses(transports, &format!(":{}", address.port())));
+            direct.behind.push(behind);
         }
         Ok(direct)
     }
@@ -64,5 +70,14 @@ impl Direct {
                 tracing::error!(%error, "a node's listener stopped");
             }
         }
+        for behind in self.behind {
+            behind.shutdown().await;
+        }
     }
+}
+
+/// One address, for each transport: RDMA connections are arranged where TCP listens.
+pub(crate) fn addresses(transports: &[&str], address: &str) -> Vec<NodeAddress> {
+    let of = |transport: &&str| NodeAddress { transport: (*transport).to_owned(), address: address.to_owned() };
+    transports.iter().map(of).collect()
 }

@@ -51,6 +51,18 @@ impl RootCredentials {
         Ok(Self { access_key_id: format!("PNST{letters}"), secret_access_key: secret })
     }
 
+    /// Reads the pair of `folder`, where a store has put one.
+    pub(crate) fn read(folder: &Path) -> Result<Self, Fatal> {
+        let path = folder.join(ROOT_CREDENTIALS_FILE);
+        match fs::read_to_string(&path) {
+            Ok(text) => toml::from_str(&text).map_err(|error| Fatal::doing(path.display(), error)),
+            Err(error) => Err(Fatal(format!(
+                "{}: {error}; it is made when a store first starts with this folder as its --data",
+                path.display()
+            ))),
+        }
+    }
+
     /// Reads the pair of `folder`, or makes it. The flag says whether it is new, and so must be shown.
     pub(crate) fn read_or_make(folder: &Path) -> Result<(Self, bool), Fatal> {
         let path = folder.join(ROOT_CREDENTIALS_FILE);

@@ -8,9 +8,11 @@ mod bench;
 mod config;
 mod direct;
 mod doctor;
+mod exercise;
 mod identity;
 mod rails;
 mod rdma;
+mod rdma_limits;
 mod run;
 
 use std::io::IsTerminal;
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
             Command::Node(node) => run::node(node).await,
             Command::Admin(arguments) => admin::run(arguments).await,
             Command::ClusterKey(key) => identity::make_cluster_key_file(&key.out),
+            Command::Exercise(arguments) => exercise::run(arguments).await,
             Command::Doctor(_) => unreachable!("the doctor has been"),
             Command::Bench(_) => unreachable!("the benchmarks have been run"),
         }

@@ -1,9 +1,12 @@
-//! RDMA between gateway and nodes: whether, over which ports, and what happens where there is none.
+//! RDMA between nodes and whoever calls them (gateway, clients with plans): whether, over which ports, and what happens
+//! where there is none.
 
 use std::sync::Arc;
 
 use penstock_proto::NodeId;
-use penstock_rdma_transport::{Domain, RdmaMessenger, RdmaMode, RdmaNode, RdmaNodeOptions, RdmaOptions, rails};
+use penstock_rdma_transport::{
+    Domain, RdmaDialer, RdmaMessenger, RdmaMode, RdmaNode, RdmaNodeOptions, RdmaOptions, rails,
+};
 use penstock_transport::{Handler, Messenger, TcpMessenger};
 use serde::Deserialize;
 
@@ -21,6 +24,53 @@ pub(crate) enum Use {
     Off,
     /// Or nothing works: a process without a device does not start.
     Require,
+}
+
+/// Names the device of a process that has no configuration file: `none` for no RDMA; absent is every active port, if there
+/// is one.
+pub(crate) const DEVICE_VARIABLE: &str = "PENSTOCK_RDMA_DEVICE";
+
+/// Queue pairs of one node of `penstock serve`: many share a process, and its pinned memory.
+const SERVE_CONNECTIONS_MAX: usize = 64;
+/// Memory for the messages of one connection, at its caller: 17 receives and what is sent, 16 KiB each.
+const CALLER_CONNECTION_BYTES: usize = 512 << 10;
+/// The same at the node: 36 receives.
+const NODE_CONNECTION_BYTES: usize = 768 << 10;
+/// Its messages, at most.
+const SERVE_MESSAGE_POOL_BYTES: usize = 48 << 20;
+
+/// The ports that [`DEVICE_VARIABLE`] allows; none where there is none and none is named. Call it within a tokio runtime.
+///
+/// # Errors
+/// A device that is named and can't be used.
+pub(crate) fn ports_of_machine() -> Result<Vec<Domain>, Fatal> {
+    let named = std::env::var(DEVICE_VARIABLE).ok().filter(|name| !name.is_empty());
+    match named.as_deref() {
+        Some("none") => Ok(Vec::new()),
+        Some(name) => rails(&[name.to_owned()])
+            .map_err(|error| Fatal(format!("{DEVICE_VARIABLE}={name}: {error}; none is no RDMA"))),
+        None => Ok(rails(&[]).unwrap_or_default()),
+    }
+}
+
+/// How a client on this machine dials nodes over RDMA; where there is no device, it says so each time.
+///
+/// # Errors
+/// When there is no memory for messages; a device that is named and can't be used.
+pub(crate) fn dialer() -> Result<Arc<RdmaDialer>, Fatal> {
+    let named = std::env::var(DEVICE_VARIABLE).ok().filter(|name| !name.is_empty());
+    let ports = match named.as_deref() {
+        Some("none") => return dialer_of(Err(penstock_verbs::VerbsError::NoDevices)),
+        Some(name) => rails(&[name.to_owned()]),
+        None => rails(&[]),
+    };
+    dialer_of(ports)
+}
+
+fn dialer_of(ports: Result<Vec<Domain>, penstock_verbs::VerbsError>) -> Result<Arc<RdmaDialer>, Fatal> {
+    RdmaDialer::new(ports, RdmaOptions::default())
+        .map(Arc::new)
+        .map_err(|error| Fatal::doing("memory for RDMA messages", error))
 }
 
 /// The ports to use; none where there is none and none is required.
@@ -57,7 +107,12 @@ impl Calls {
             return Ok(Self { messenger: tcp, rdma: None });
         }
         let mode = if cluster.rdma == Use::Require { RdmaMode::Require } else { RdmaMode::Auto };
-        let options = RdmaOptions { mode, ..RdmaOptions::default() };
+        let mut options = RdmaOptions { mode, ..RdmaOptions::default() };
+        if let Some(max) = cluster.rdma_connections_per_node_max {
+            options.connections_per_node_max = max.get();
+            let all = max.get().saturating_mul(nodes.len()).saturating_mul(CALLER_CONNECTION_BYTES);
+            options.message_pool_bytes = options.message_pool_bytes.max(all);
+        }
         let rdma = RdmaMessenger::new(tcp, nodes, ports, options)
             .map_err(|error| Fatal::doing("memory for RDMA messages", error))?;
         let rdma = Arc::new(rdma);
@@ -83,9 +138,38 @@ impl Served {
         if cluster.rdma == Use::Off {
             return Ok(Self::Plain(handler));
         }
-        let node = RdmaNode::new(handler, ports(cluster)?, RdmaNodeOptions::new(id))
+        let mut options = RdmaNodeOptions::new(id);
+        if let Some(max) = cluster.rdma_node_connections_max {
+            options.connections_max = max.get();
+            options.message_pool_bytes =
+                options.message_pool_bytes.max(max.get().saturating_mul(NODE_CONNECTION_BYTES));
+        }
+        let node = RdmaNode::new(handler, ports(cluster)?, options)
             .map_err(|error| Fatal::doing("memory for RDMA messages", error))?;
         Ok(Self::Rdma(Arc::new(node)))
+    }
+
+    /// A node of `penstock serve`, over ports that all nodes share.
+    pub(crate) fn of_serve(ports: &[Domain], id: NodeId, handler: Arc<dyn Handler>) -> Result<Self, Fatal> {
+        if ports.is_empty() {
+            return Ok(Self::Plain(handler));
+        }
+        let options = RdmaNodeOptions {
+            connections_max: SERVE_CONNECTIONS_MAX,
+            message_pool_bytes: SERVE_MESSAGE_POOL_BYTES,
+            ..RdmaNodeOptions::new(id)
+        };
+        let node = RdmaNode::new(handler, ports.to_vec(), options)
+            .map_err(|error| Fatal::doing("memory for RDMA messages", error))?;
+        Ok(Self::Rdma(Arc::new(node)))
+    }
+
+    /// By which transports it is reached, best first.
+    pub(crate) fn transports(&self) -> &'static [&'static str] {
+        match self {
+            Self::Plain(_) => &["tcp"],
+            Self::Rdma(_) => &["rdma", "tcp"],
+        }
     }
 
     /// What TCP serves.

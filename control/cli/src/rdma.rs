@@ -4,18 +4,18 @@
 use std::sync::Arc;
 
 use penstock_offload::DialectSet;
-use penstock_rdma_front::{Nic, RdmaFront, RdmaOptions, VerbsNic};
+use penstock_rdma_front::{Nic, RdmaFront, VerbsNic};
 
 use crate::Fatal;
-
-/// Names the device: `none` for no RDMA; absent is the first with an active port, if there is one.
-const DEVICE_VARIABLE: &str = "PENSTOCK_RDMA_DEVICE";
+use crate::rails::DEVICE_VARIABLE;
+use crate::rdma_limits::RdmaLimits;
 
 /// Call it within a tokio runtime.
 ///
 /// # Errors
-/// A device that is named and can't be used.
-pub(crate) fn dialects() -> Result<DialectSet, Fatal> {
+/// A device that is named and can't be used; limits that contradict each other.
+pub(crate) fn dialects(limits: &RdmaLimits) -> Result<DialectSet, Fatal> {
+    let options = limits.options()?;
     let named = std::env::var(DEVICE_VARIABLE).ok().filter(|name| !name.is_empty());
     let nic = match named.as_deref() {
         Some("none") => None,
@@ -31,5 +31,5 @@ pub(crate) fn dialects() -> Result<DialectSet, Fatal> {
         tracing::info!(device = nic.describe(), "S3 over RDMA is served");
     }
     let nic = nic.map(|nic| Arc::new(nic) as Arc<dyn Nic>);
-    Ok(DialectSet::new(vec![Arc::new(RdmaFront::new(nic, RdmaOptions::default()))]))
+    Ok(DialectSet::new(vec![Arc::new(RdmaFront::new(nic, options))]))
 }

@@ -29,6 +29,7 @@ use crate::identity::{
 };
 use crate::rails;
 use crate::rdma;
+use crate::rdma_limits::RdmaLimits;
 
 /// How long blocking work may take once everything else has ended.
 pub(crate) const SHUTDOWN_BLOCKING_WAIT: Duration = Duration::from_secs(5);
@@ -89,7 +90,7 @@ fn show_new_credentials(credentials: &RootCredentials, scheme: &str, address: So
 }
 
 /// How the front is to behave.
-fn front_options(domains: Vec<String>, guard: Guard) -> Result<FrontOptions, Fatal> {
+fn front_options(domains: Vec<String>, guard: Guard, limits: &RdmaLimits) -> Result<FrontOptions, Fatal> {
     let tls = match (guard.tls_certificate, guard.tls_key) {
         (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
         (None, None) => None,
@@ -101,7 +102,7 @@ fn front_options(domains: Vec<String>, guard: Guard) -> Result<FrontOptions, Fat
         access_log: guard.access_log,
         audit_log: guard.audit_log,
         requests_per_second_max: guard.requests_per_second,
-        dialects: rdma::dialects()?,
+        dialects: rdma::dialects(limits)?,
         ..FrontOptions::default()
     })
 }
@@ -141,11 +142,11 @@ async fn serve_front(
     (gateway, tables): (Gateway, Tables),
     folder: &Path,
     domains: Vec<String>,
-    guard: Guard,
+    (guard, limits): (Guard, RdmaLimits),
     events: &EventsConfig,
     stop: CancellationToken,
 ) -> Result<(), Fatal> {
-    let options = front_options(domains, guard)?;
+    let options = front_options(domains, guard, &limits)?;
     let address = socket.local_addr().map_err(|error| Fatal::doing("the S3 address", error))?;
     let (credentials, new) = RootCredentials::read_or_make(folder)?;
     if new {
@@ -232,11 +233,11 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Fatal> {
         node_addresses: direct.addresses.clone(),
         lifecycle_day_seconds: arguments.tuning.lifecycle_day_seconds,
         event_targets: events.arns(),
+        plan_inline_bytes_max: arguments.tuning.plan_inline.bytes(),
     })
     .await?;
-    let served =
-        serve_front(socket, gateway, &arguments.data, arguments.front.domains, arguments.front.guard, &events, stop)
-            .await;
+    let guards = (arguments.front.guard, arguments.front.rdma);
+    let served = serve_front(socket, gateway, &arguments.data, arguments.front.domains, guards, &events, stop).await;
     direct.stop().await;
     for node in open {
         node.store.close().await;
@@ -304,11 +305,12 @@ pub(crate) async fn gateway(arguments: GatewayArguments) -> Result<(), Fatal> {
         node_addresses: config.node_addresses(),
         lifecycle_day_seconds: config.gateway.lifecycle_day_seconds,
         event_targets: events.arns(),
+        plan_inline_bytes_max: config.gateway.plan_inline.bytes(),
     })
     .await?;
+    let guards = (config.gateway.guard, config.gateway.rdma);
     let served =
-        serve_front(socket, gateway, &config.gateway.data, config.gateway.domains, config.gateway.guard, &events, stop)
-            .await;
+        serve_front(socket, gateway, &config.gateway.data, config.gateway.domains, guards, &events, stop).await;
     calls.log_counts();
     served
 }

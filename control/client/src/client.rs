@@ -92,7 +92,9 @@ impl Client {
         let buffers = BufPool::new(pool).map_err(|error| wrong(error.to_string()))?;
         let stats: Arc<Counters> = Arc::default();
         let messenger = Arc::new(PlanMessenger::new(&endpoint.host, &options, Arc::clone(&stats)));
-        let executor = Executor::new(messenger.clone(), buffers.clone(), ExecutorOptions::default());
+        let mut moving = ExecutorOptions::default();
+        moving.hedge_delay = options.hedge_delay.unwrap_or(moving.hedge_delay);
+        let executor = Executor::new(messenger.clone(), buffers.clone(), moving);
         let connections = Pool::new(endpoint.clone(), &options)?;
         let dialect = AtomicU8::new(if options.mode == Mode::Http { OTHER } else { UNKNOWN });
         let deadline = options.operation_timeout;
@@ -144,7 +146,8 @@ impl Client {
 
     /// What it has moved, how, and why not otherwise.
     pub fn stats(&self) -> ClientStats {
-        self.inner.stats.snapshot()
+        let decoded_stripes = self.inner.executor.stats().stripes_decoded;
+        ClientStats { decoded_stripes, ..self.inner.stats.snapshot() }
     }
 
     /// The memory that payload lands in: registered once with whatever moves it.

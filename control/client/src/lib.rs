@@ -12,9 +12,12 @@
 //! they stay wrong. Short data is an error. A connection that drops is taken up again where it broke off, under `If-Match`,
 //! so that no answer is ever sewn together from two objects. Every wait is bounded: [`ClientOptions`] names the bounds.
 //!
-//! **Copies.** [`Client::get`] returns pool memory in which the bytes have landed: none are copied (`copied_bytes` in the
-//! statistics counts those that were). `get_into` reads HTTP bodies straight into the caller's memory; by plan it copies
-//! once, from where they were checked; `get_into_buffer` does not. No HEAD goes before a GET.
+//! **Copies.** `copied_bytes` in the statistics counts them. [`Client::get`] returns pool memory in which the bytes have
+//! landed: none are copied. [`Client::region`] makes memory that nodes can be lent, as long as an object may be:
+//! [`Client::get_into_buffer`] has them write into it, each shard in its place, and [`Client::put_buffer`] has them read from
+//! it, with no copy at all while all is well. `get_into`, into any memory, reads HTTP bodies straight into it; by plan it
+//! copies once, from where they were checked, because memory that a caller may take back at any time can't be lent. `put`,
+//! from any memory, copies once. No HEAD goes before a GET.
 //!
 //! **How it fails.** [`ClientError`]: what is wrong, whether it may pass, and what to do.
 #![forbid(unsafe_code)]
@@ -29,6 +32,7 @@ mod error;
 mod hedge;
 mod http;
 mod landing;
+mod lent;
 mod list;
 mod messenger;
 mod multipart;
@@ -53,10 +57,10 @@ pub use delete::{DeleteKey, DeleteOutcome};
 pub use error::{ClientError, ErrorKind, Refusal};
 pub use hedge::HedgeOptions;
 pub use list::{ListEntry, ListOptions, ListPage};
-pub use messenger::Dialer;
 pub use multipart::{OpenUpload, Part, UploadId};
 pub use object::{Body, ByteRange, GetOptions, Object, ObjectInfo, PutDone, PutOptions, modified_time};
 pub use options::{ClientOptions, Endpoint, Mode, region_from_environment};
 pub use penstock_buf::{Buf, BufMut, BufPool};
+pub use penstock_transport::Dialer;
 pub use stats::ClientStats;
 pub use upload::Upload;

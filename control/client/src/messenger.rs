@@ -1,4 +1,5 @@
-//! How the executor in this process reaches the nodes that plans name: by the best transport that both sides have.
+//! How the executor in this process reaches the nodes that plans name: by the best transport that both sides have. Whether a
+//! call can go the best way is asked before it is sent, each time; if not it goes the next, and the reason is counted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,36 +8,16 @@ use async_trait::async_trait;
 use parking_lot::RwLock;
 use penstock_proto::NodeId;
 use penstock_proto::plan::PlanNode;
-use penstock_transport::{Answer, Call, Messenger, TcpMessenger, TcpOptions, TransportError};
+use penstock_transport::{Answer, Call, Dialer, Messenger, NotReady, TcpDialer, TransportError, Way};
 
 use crate::options::ClientOptions;
 use crate::stats::Counters;
 
-/// A transport by which nodes may be reached. TCP is built in; a program that has another hands it in.
-pub trait Dialer: Send + Sync + 'static {
-    /// Its name, as plans have it: `rdma`.
-    fn transport(&self) -> &'static str;
-    /// Calls of one node at this address (`host:port`). Connects when it is first needed.
-    fn dial(&self, node: NodeId, address: &str) -> Arc<dyn Messenger>;
-}
-
-struct Tcp;
-
-impl Dialer for Tcp {
-    fn transport(&self) -> &'static str {
-        "tcp"
-    }
-
-    fn dial(&self, node: NodeId, address: &str) -> Arc<dyn Messenger> {
-        Arc::new(TcpMessenger::new(HashMap::from([(node, address.to_owned())]), TcpOptions::default()))
-    }
-}
-
 /// One way to one node.
-struct Way {
+struct Known {
     transport: &'static str,
     address: String,
-    messenger: Arc<dyn Messenger>,
+    way: Arc<dyn Way>,
 }
 
 /// Calls the nodes of plans.
@@ -44,8 +25,8 @@ pub(crate) struct PlanMessenger {
     /// The host of the gateway, for addresses without one.
     host: String,
     dialers: Vec<Arc<dyn Dialer>>,
-    /// By node, the ways that work, best first.
-    nodes: RwLock<HashMap<NodeId, Vec<Arc<Way>>>>,
+    /// By node, best first.
+    nodes: RwLock<HashMap<NodeId, Arc<[Known]>>>,
     stats: Arc<Counters>,
 }
 
@@ -55,7 +36,7 @@ impl PlanMessenger {
         if options.require_rdma {
             dialers.retain(|dialer| dialer.transport() == "rdma");
         } else {
-            dialers.push(Arc::new(Tcp));
+            dialers.push(Arc::new(TcpDialer::default()));
         }
         Self { host: host.to_owned(), dialers, nodes: RwLock::default(), stats }
     }
@@ -71,19 +52,21 @@ impl PlanMessenger {
                     of_it.map(move |address| (dialer, self.with_host(&address.address)))
                 })
                 .collect();
-            let same = |ways: &Vec<Arc<Way>>| {
-                ways.len() == wanted.len()
-                    && ways.iter().zip(&wanted).all(|(way, (_, address))| way.address == *address)
+            let same = |known: &Arc<[Known]>| {
+                known.len() == wanted.len()
+                    && known.iter().zip(&wanted).all(|(known, (dialer, address))| {
+                        known.address == *address && known.transport == dialer.transport()
+                    })
             };
             if self.nodes.read().get(node).is_some_and(same) {
                 continue;
             }
-            let ways = wanted.into_iter().map(|(dialer, address)| {
-                let messenger = dialer.dial(*node, &address);
-                Arc::new(Way { transport: dialer.transport(), address, messenger })
+            let known = wanted.into_iter().map(|(dialer, address)| {
+                let way = dialer.dial(*node, &address);
+                Known { transport: dialer.transport(), address, way }
             });
-            let ways = ways.collect();
-            self.nodes.write().insert(*node, ways);
+            let known = known.collect();
+            self.nodes.write().insert(*node, known);
         }
     }
 
@@ -91,42 +74,39 @@ impl PlanMessenger {
         if address.starts_with(':') { format!("{}{address}", self.host) } else { address.to_owned() }
     }
 
-    /// A way that does not work is not tried again until a plan names the node anew with other addresses.
-    fn demote(&self, node: NodeId, way: &Arc<Way>) {
-        let mut nodes = self.nodes.write();
-        if let Some(ways) = nodes.get_mut(&node)
-            && ways.len() > 1
-        {
-            ways.retain(|known| !Arc::ptr_eq(known, way));
-            drop(nodes);
-            self.stats.fallback("transport-unreachable");
-            tracing::warn!(%node, transport = way.transport, "a node can't be reached by this transport: using the next");
+    /// Sends the call the first way that can be gone.
+    async fn send(&self, node: NodeId, known: &[Known], call: Call) -> (&'static str, Result<Answer, TransportError>) {
+        let Some((last, better)) = known.split_last() else {
+            let reason = "the plan has no address of it by a transport that this client has".to_owned();
+            return ("none", Err(TransportError::Unreachable { node, reason }));
+        };
+        for known in better {
+            match known.way.ready().await {
+                Ok(()) => return (known.transport, known.way.call(node, call).await),
+                Err(NotReady::Declined(reason)) => self.stats.other_way(known.transport, &reason),
+                // Whatever the next way is, it leads to the same node.
+                Err(NotReady::Failed(error)) => return (known.transport, Err(error)),
+            }
         }
+        (last.transport, last.way.call(node, call).await)
     }
 }
 
 #[async_trait]
 impl Messenger for PlanMessenger {
     async fn call(&self, node: NodeId, call: Call) -> Result<Answer, TransportError> {
-        let way = self.nodes.read().get(&node).and_then(|ways| ways.first().cloned());
-        let Some(way) = way else {
-            let reason = "the plan has no address of it by a transport that this client has".to_owned();
-            return Err(TransportError::Unreachable { node, reason });
-        };
-        let outgoing = call.outgoing_bytes() as u64;
-        let outcome = way.messenger.call(node, call).await;
-        match &outcome {
-            Ok(answer) => {
-                let landed = answer.landed.as_ref().map_or(0, |landed| landed.len()) as u64;
-                if landed > 0 {
-                    self.stats.read(way.transport, landed);
-                }
-                if outgoing > 0 {
-                    self.stats.written(way.transport, outgoing);
-                }
+        let known = self.nodes.read().get(&node).cloned().unwrap_or_default();
+        let (outgoing, deadline) = (call.outgoing_bytes() as u64, call.deadline);
+        let sent = tokio::time::timeout(deadline, self.send(node, &known, call)).await;
+        let Ok((transport, outcome)) = sent else { return Err(TransportError::Deadline { node, after: deadline }) };
+        if let Ok(answer) = &outcome {
+            let landed = answer.landed.as_ref().map_or(0, |landed| landed.len()) as u64;
+            if landed > 0 {
+                self.stats.read(transport, landed);
             }
-            Err(TransportError::Unreachable { .. }) => self.demote(node, &way),
-            Err(_) => {}
+            if outgoing > 0 {
+                self.stats.written(transport, outgoing);
+            }
         }
         outcome
     }

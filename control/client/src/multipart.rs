@@ -9,7 +9,7 @@ use penstock_proto::limits;
 use crate::client::{Client, Request};
 use crate::error::ClientError;
 use crate::object::{PutDone, PutOptions, crc64_text, crc64_value, etag_of};
-use crate::put::{conditions, object_headers};
+use crate::put::{Data, conditions, object_headers};
 use crate::xml::{Element, complete_upload};
 
 /// A multipart upload that is open. Its `Display` is the server's UploadId.
@@ -116,7 +116,8 @@ impl Client {
         number: u32,
         data: &[&[u8]],
     ) -> Result<Part, ClientError> {
-        self.bounded("UploadPart", self.upload_part_now(bucket, key, upload, number, data)).await
+        let data = Data { pieces: data, lent: None };
+        self.bounded("UploadPart", self.upload_part_now(bucket, key, upload, number, &data)).await
     }
 
     pub(crate) async fn upload_part_now(
@@ -125,12 +126,12 @@ impl Client {
         key: &str,
         upload: &UploadId,
         number: u32,
-        data: &[&[u8]],
+        data: &Data<'_>,
     ) -> Result<Part, ClientError> {
         let query = vec![("partNumber", number.to_string()), ("uploadId", upload.id.clone())];
         let request = Request { method: "PUT", bucket, key, query, ..Request::default() };
         let done = self.put_one(request, data).await?;
-        Ok(Part { number, etag: done.etag, crc64: done.crc64, size_bytes: crate::put::length(data) })
+        Ok(Part { number, etag: done.etag, crc64: done.crc64, size_bytes: crate::put::length(data.pieces) })
     }
 
     /// Makes a part of some bytes of another object, on the server. Its CRC64NVME is only known when the server says it.

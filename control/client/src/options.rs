@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use penstock_transport::Dialer;
+
 use crate::checks::Verify;
 use crate::credentials::profile_setting;
 use crate::error::ClientError;
 use crate::hedge::HedgeOptions;
-use crate::messenger::Dialer;
 
 /// A server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,6 +145,9 @@ pub struct ClientOptions {
     pub parallel_max: usize,
     /// Bodies up to this long are sent with the request even where a plan could be had: it costs another round trip.
     pub inline_bytes_max: u64,
+    /// How long a read waits for a shard before it asks for another one, until it knows how long shards take; `None`: as the
+    /// executor has it.
+    pub hedge_delay: Option<Duration>,
     /// Certificate authorities for https, as a PEM file; the system's by default.
     pub ca_file: Option<PathBuf>,
     /// When a read is asked for a second time; `None`: never.
@@ -172,6 +176,7 @@ impl Default for ClientOptions {
             part_bytes: 64 << 20,
             parallel_max: 4,
             inline_bytes_max: 128 << 10,
+            hedge_delay: None,
             ca_file: None,
             hedge: Some(HedgeOptions::default()),
             verify: Verify::Fast,

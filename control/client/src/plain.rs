@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use futures::future::try_join_all;
-use penstock_buf::{Buf, BufMut};
+use penstock_buf::BufMut;
 use penstock_digest::{ChecksumHasher, ChecksumValue, combine_full_object};
 use penstock_proto::limits;
 use penstock_proto::plan::{ReadPlan, Record};
@@ -13,6 +13,7 @@ use crate::checks::{chosen, corrupt};
 use crate::client::{Answer, Client, PROTOCOL, Request, name_of};
 use crate::error::ClientError;
 use crate::landing::Landing;
+use crate::lent::Lent;
 use crate::object::{Body, ByteRange, GetOptions, ObjectInfo, read_info};
 use crate::options::Mode;
 use crate::rest::Rest;
@@ -31,8 +32,8 @@ pub(crate) enum Sink<'a> {
     Body(&'a mut Body),
     /// To the caller's; how much of it is filled.
     Slice(&'a mut [u8], usize),
-    /// To pool memory that the caller has brought: what of it is still empty, and what has landed.
-    Buffer(&'a mut BufMut, &'a mut Body),
+    /// To memory of the caller's that nodes may be lent.
+    Buffer(&'a mut Lent),
 }
 
 /// What came of asking for an object.
@@ -53,6 +54,7 @@ enum Room<'a> {
 /// What came of one share.
 struct Share {
     body: Body,
+    buffer: Option<BufMut>,
     checksum: Option<ChecksumValue>,
     bytes: u64,
 }
@@ -224,15 +226,15 @@ impl Client {
                 let hasher = algorithm.map(ChecksumHasher::new);
                 let rest = Rest::new(self, target, &info.etag, range, answer.take(), hasher);
                 async move {
-                    let (body, checksum) = self.read_share(rest, room).await?;
-                    Ok::<_, ClientError>(Share { body, checksum, bytes })
+                    let (body, buffer, checksum) = self.read_share(rest, room).await?;
+                    Ok::<_, ClientError>(Share { body, buffer, checksum, bytes })
                 }
             })
             .collect();
         let shares = try_join_all(shares).await?;
         let parts: Vec<_> = shares.iter().filter_map(|share| Some((share.checksum?, share.bytes))).collect();
-        for piece in shares.into_iter().flat_map(|share| share.body.into_pieces()) {
-            sink.landed(piece);
+        for share in shares {
+            sink.landed(share);
         }
         if let Sink::Slice(_, filled) = sink {
             *filled += bytes as usize;
@@ -267,13 +269,17 @@ impl Client {
         most.min(1 + idle as u64)
     }
 
-    async fn read_share(&self, mut rest: Rest, room: Room<'_>) -> Result<(Body, Option<ChecksumValue>), ClientError> {
-        let mut body = Body::default();
+    async fn read_share(
+        &self,
+        mut rest: Rest,
+        room: Room<'_>,
+    ) -> Result<(Body, Option<BufMut>, Option<ChecksumValue>), ClientError> {
+        let (mut body, mut filled) = (Body::default(), None);
         match room {
             Room::Slice(into) => rest.fill(into).await?,
             Room::Buffer(mut buffer) => {
                 rest.fill(&mut buffer).await?;
-                body.push(buffer.freeze());
+                filled = Some(buffer);
             }
             Room::Own => {
                 let piece_max = self.inner.buffers.buffer_bytes_max() as u64;
@@ -284,7 +290,7 @@ impl Client {
                 }
             }
         }
-        Ok((body, rest.finish()))
+        Ok((body, filled, rest.finish()))
     }
 }
 
@@ -307,7 +313,7 @@ impl Sink<'_> {
         let room = match self {
             Self::Body(_) => return Ok(()),
             Self::Slice(into, filled) => into.len() - filled,
-            Self::Buffer(room, _) => room.len(),
+            Self::Buffer(lent) => lent.left_bytes(),
         };
         if room as u64 == object_bytes {
             return Ok(());
@@ -320,7 +326,7 @@ impl Sink<'_> {
         let bytes = ranges.iter().map(|range| (range.end - range.start) as usize);
         match self {
             Self::Body(_) => bytes.map(|_| Room::Own).collect(),
-            Self::Buffer(room, _) => bytes.map(|bytes| Room::Buffer(take_front(room, bytes))).collect(),
+            Self::Buffer(lent) => bytes.map(|bytes| Room::Buffer(lent.split(bytes))).collect(),
             Self::Slice(into, filled) => {
                 let mut left = &mut into[*filled..];
                 let room = |bytes| {
@@ -333,18 +339,14 @@ impl Sink<'_> {
         }
     }
 
-    fn landed(&mut self, piece: Buf) {
+    /// Takes in what came of a share, in order.
+    fn landed(&mut self, share: Share) {
         match self {
-            Self::Body(body) | Self::Buffer(_, body) => body.push(piece),
+            Self::Body(body) => share.body.into_pieces().into_iter().for_each(|piece| body.push(piece)),
+            Self::Buffer(lent) => share.buffer.into_iter().for_each(|buffer| lent.fill(buffer)),
             Self::Slice(..) => {}
         }
     }
-}
-
-/// The first `bytes` of `room`, which keeps the rest.
-pub(crate) fn take_front(room: &mut BufMut, bytes: usize) -> BufMut {
-    let rest = room.split_off(bytes);
-    std::mem::replace(room, rest)
 }
 
 /// A server's reason for declining, as one that statistics know.

@@ -11,9 +11,10 @@ use penstock_proto::plan::{CommitStripe, Crc64, GROUP_STRIPES, ReadPlan, Record,
 
 use crate::client::{Client, PROTOCOL, Request};
 use crate::error::ClientError;
+use crate::lent::{Lent, Place};
 use crate::object::{ObjectInfo, PutDone, crc64_text, etag_of};
-use crate::plain::{Opened, Sink, Target, known, take_front};
-use crate::put::{chunks, length};
+use crate::plain::{Opened, Sink, Target, known};
+use crate::put::{Data, chunks, length};
 
 /// Plans for one read that may fail before the rest goes over HTTP: nodes that were restarted, a plan whose time ran out.
 const PLAN_TRIES_MAX: u32 = 2;
@@ -87,7 +88,10 @@ impl Client {
         let inner = &*self.inner;
         let jobs = jobs(plan, *at..end.min(plan.end)).map_err(|reason| inner.protocol(reason))?;
         inner.messenger.learn(&plan.nodes);
-        let mut landings = self.landings(&jobs, sink).await;
+        if let Sink::Buffer(lent) = sink {
+            return self.run_lent(&jobs, at, lent).await;
+        }
+        let mut landings = self.landings(&jobs, sink);
         let reads: Vec<_> =
             jobs.iter()
                 .map(|job| {
@@ -107,9 +111,53 @@ impl Client {
         Ok(())
     }
 
+    /// Reads the jobs, each straight into its place. Whatever happens, `room` is whole again afterwards, with what was read
+    /// in order filled; or the memory did not come back, which is the error.
+    async fn run_lent(&self, jobs: &[StripeJob], at: &mut u64, room: &mut Lent) -> Result<(), ClientError> {
+        let inner = &*self.inner;
+        let (lent, places): (Vec<_>, Vec<_>) =
+            jobs.iter().map(|job| Place::of(room.split((job.range.end - job.range.start) as usize))).unzip();
+        let reads: Vec<_> = jobs
+            .iter()
+            .zip(&places)
+            .zip(lent)
+            .map(|((job, place), lent)| async move {
+                let range = job.range.clone();
+                let pieces = inner.executor.read_stripe_into(&job.target, &job.stored, range, Some(lent)).await?;
+                let copied = place.settle(pieces).await? as u64;
+                if copied > 0 {
+                    inner.stats.count(|stats| stats.copied_bytes += copied);
+                }
+                Ok::<_, ClientError>(())
+            })
+            .collect();
+        let mut reads = stream::iter(reads).buffered(inner.options.parallel_max.max(1));
+        let (mut done, mut outcome) = (0, Ok(()));
+        while let Some(read) = reads.next().await {
+            match read {
+                Ok(()) => done += 1,
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+        // What is under way is given up.
+        drop(reads);
+        for place in places.iter().rev() {
+            room.put_back(place.take().await?);
+        }
+        for job in &jobs[..done] {
+            room.advance((job.range.end - job.range.start) as usize);
+            *at += u64::from(job.range.end - job.range.start);
+        }
+        outcome
+    }
+
     fn take_in(&self, piece: Buf, sink: &mut Sink<'_>) {
         match sink {
-            Sink::Body(body) | Sink::Buffer(_, body) => body.push(piece),
+            Sink::Buffer(_) => unreachable!("read by run_lent"),
+            Sink::Body(body) => body.push(piece),
             Sink::Slice(into, filled) => {
                 into[*filled..*filled + piece.len()].copy_from_slice(&piece);
                 *filled += piece.len();
@@ -120,16 +168,13 @@ impl Client {
 
     /// Room for all jobs side by side, last first, where that is short enough and there is some now; else none, and each
     /// finds its own.
-    async fn landings(&self, jobs: &[StripeJob], sink: &mut Sink<'_>) -> Vec<BufMut> {
+    fn landings(&self, jobs: &[StripeJob], sink: &Sink<'_>) -> Vec<BufMut> {
         let bytes = |job: &StripeJob| (job.range.end - job.range.start) as usize;
         let total: usize = jobs.iter().map(bytes).sum();
-        let rest = match sink {
-            // What a failed plan had is gone: the next one, or HTTP, has memory of its own.
-            Sink::Buffer(room, _) if room.len() >= total => Some(take_front(room, total)),
-            Sink::Body(_) if total as u64 <= CONTIGUOUS_BYTES_MAX => self.inner.buffers.try_acquire(total),
-            _ => None,
-        };
-        let Some(mut rest) = rest else { return Vec::new() };
+        if !matches!(sink, Sink::Body(_)) || total as u64 > CONTIGUOUS_BYTES_MAX {
+            return Vec::new();
+        }
+        let Some(mut rest) = self.inner.buffers.try_acquire(total) else { return Vec::new() };
         let mut landings = Vec::with_capacity(jobs.len());
         for job in jobs {
             let tail = rest.split_off(bytes(job));
@@ -140,7 +185,7 @@ impl Client {
     }
 
     /// A PUT or UploadPart by plan: `request` is the one that would carry the body, without it.
-    pub(crate) async fn put_by_plan(&self, request: &Request<'_>, data: &[&[u8]]) -> Result<Planned, ClientError> {
+    pub(crate) async fn put_by_plan(&self, request: &Request<'_>, data: &Data<'_>) -> Result<Planned, ClientError> {
         let inner = &*self.inner;
         if !inner.is_native(request.bucket).await? {
             return Ok(Planned::Declined("server"));
@@ -153,7 +198,7 @@ impl Client {
             request
         };
         let mut asking = native("put");
-        asking.headers.push(("x-amz-rdma-object-bytes", length(data).to_string()));
+        asking.headers.push(("x-amz-rdma-object-bytes", length(data.pieces).to_string()));
         let answer = match inner.send(&asking).await {
             Ok(answer) => answer,
             Err(error) => match error.code().and_then(|code| code.strip_prefix("Declined:")) {
@@ -189,10 +234,10 @@ impl Client {
         Ok(Planned::Done(PutDone { etag, crc64: Some(crc64), version_id }))
     }
 
-    async fn run_write(&self, plan: &WritePlan, data: &[&[u8]]) -> Result<(WriteCommit, u64), ClientError> {
+    async fn run_write(&self, plan: &WritePlan, data: &Data<'_>) -> Result<(WriteCommit, u64), ClientError> {
         let inner = &*self.inner;
         let wrong = |reason: &str| inner.protocol(format!("a plan that makes no sense: {reason}"));
-        let bytes = length(data);
+        let bytes = length(data.pieces);
         if plan.size_bytes != bytes || plan.chunk_bytes as usize != limits::CHUNK_BYTES {
             return Err(wrong("another body or chunk length"));
         }
@@ -200,7 +245,7 @@ impl Client {
             return Err(wrong("another number of groups"));
         }
         inner.messenger.learn(&plan.nodes);
-        let writes: Vec<_> = chunks(data, limits::CHUNK_BYTES)
+        let writes: Vec<_> = chunks(data.pieces, limits::CHUNK_BYTES)
             .into_iter()
             .zip(0u32..)
             .map(|(chunk, stripe)| async move {
@@ -212,12 +257,19 @@ impl Client {
                     capability: plan.capability,
                 };
                 let chunk_bytes = length(&chunk) as usize;
-                let mut buffer = inner.executor.chunk_buffer(plan.code, chunk_bytes).await?;
-                for piece in &chunk {
-                    buffer.extend_from_slice(piece);
-                }
-                inner.stats.count(|stats| stats.copied_bytes += chunk_bytes as u64);
-                let written = inner.executor.write_stripe(&target, buffer).await?;
+                let begin = stripe as usize * limits::CHUNK_BYTES;
+                let sealed = match &data.lent {
+                    Some(lent) => inner.executor.chunk_over(plan.code, lent.slice(begin..begin + chunk_bytes)).await?,
+                    None => {
+                        let mut buffer = inner.executor.chunk_buffer(plan.code, chunk_bytes).await?;
+                        for piece in &chunk {
+                            buffer.extend_from_slice(piece);
+                        }
+                        inner.stats.count(|stats| stats.copied_bytes += chunk_bytes as u64);
+                        buffer.seal()
+                    }
+                };
+                let written = inner.executor.write_stripe(&target, sealed).await?;
                 Ok::<_, ClientError>((chunk_bytes, written))
             })
             .collect();

@@ -1,6 +1,7 @@
 //! Writes of bytes that are there: in one request, by plan, or in parallel parts.
 
 use futures::{StreamExt, stream};
+use penstock_buf::Buf;
 use penstock_digest::Crc64Nvme;
 use penstock_proto::limits;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -12,6 +13,14 @@ use crate::multipart::{Part, UploadId};
 use crate::object::{PutDone, PutOptions, crc64_text, crc64_value, etag_of, quoted};
 use crate::plan::Planned;
 use penstock_digest::ChecksumValue;
+
+/// What a PUT stores.
+pub(crate) struct Data<'a> {
+    /// One after the other.
+    pub(crate) pieces: &'a [&'a [u8]],
+    /// The same, in one, as memory that nodes may be lent; without it, bytes are copied to be lent.
+    pub(crate) lent: Option<Buf>,
+}
 
 impl Client {
     /// Stores `data` under the key, in place of what is there. Long bodies go in parallel parts.
@@ -33,7 +42,17 @@ impl Client {
         data: &[&[u8]],
         options: PutOptions,
     ) -> Result<PutDone, ClientError> {
-        let bytes = length(data);
+        self.put_data(bucket, key, &Data { pieces: data, lent: None }, options).await
+    }
+
+    pub(crate) async fn put_data(
+        &self,
+        bucket: &str,
+        key: &str,
+        data: &Data<'_>,
+        options: PutOptions,
+    ) -> Result<PutDone, ClientError> {
+        let bytes = length(data.pieces);
         let part_bytes = self.part_bytes(&options, bytes);
         let work = async {
             if bytes >= 2 * part_bytes {
@@ -53,9 +72,9 @@ impl Client {
     }
 
     /// One body by one request, or by plan.
-    pub(crate) async fn put_one(&self, mut request: Request<'_>, data: &[&[u8]]) -> Result<PutDone, ClientError> {
+    pub(crate) async fn put_one(&self, mut request: Request<'_>, data: &Data<'_>) -> Result<PutDone, ClientError> {
         let inner = &*self.inner;
-        let bytes = length(data);
+        let bytes = length(data.pieces);
         let small = bytes <= inner.options.inline_bytes_max;
         if !small {
             let required = inner.options.require_plan || inner.options.require_rdma;
@@ -75,9 +94,9 @@ impl Client {
                 }
             }
         }
-        let crc64 = crc64_of(data);
+        let crc64 = crc64_of(data.pieces);
         request.headers.push(("x-amz-checksum-crc64nvme", crc64_text(crc64)));
-        request.body = data.to_vec();
+        request.body = data.pieces.to_vec();
         let answer = inner.send(&request).await?;
         let etag = etag_of(answer.head.header("etag").unwrap_or_default());
         let version_id = answer.head.header("x-amz-version-id").filter(|id| *id != "null").map(str::to_owned);
@@ -96,7 +115,7 @@ impl Client {
         &self,
         bucket: &str,
         key: &str,
-        data: &[&[u8]],
+        data: &Data<'_>,
         part_bytes: u64,
         options: &PutOptions,
     ) -> Result<PutDone, ClientError> {
@@ -112,15 +131,19 @@ impl Client {
         &self,
         bucket: &str,
         key: &str,
-        data: &[&[u8]],
+        data: &Data<'_>,
         part_bytes: u64,
         upload: &UploadId,
         options: &PutOptions,
     ) -> Result<PutDone, ClientError> {
-        let puts: Vec<_> = chunks(data, part_bytes as usize)
+        let puts: Vec<_> = chunks(data.pieces, part_bytes as usize)
             .into_iter()
             .zip(1u32..)
-            .map(|(part, number)| async move { self.upload_part_now(bucket, key, upload, number, &part).await })
+            .map(|(part, number)| async move {
+                let begin = (u64::from(number - 1) * part_bytes) as usize;
+                let lent = data.lent.as_ref().map(|lent| lent.slice(begin..begin + length(&part) as usize));
+                self.upload_part_now(bucket, key, upload, number, &Data { pieces: &part, lent }).await
+            })
             .collect();
         let mut puts = stream::iter(puts).buffered(self.inner.options.parallel_max.max(1));
         let mut parts: Vec<Part> = Vec::new();

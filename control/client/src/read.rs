@@ -141,43 +141,6 @@ impl Client {
         Ok(buffer.map_err(penstock_executor::ExecutorError::from)?)
     }
 
-    /// The object, or a range or version of it, into a buffer of the pool ([`Client::buffer`]) that is exactly as long: it lands
-    /// there, by plan too, without a copy. What a failed attempt may still be writing to is not given back: after an
-    /// error the buffer is gone.
-    ///
-    /// # Errors
-    /// As [`Client::get_into`]. An attempt that brought wrong bytes is not repeated.
-    pub async fn get_into_buffer(
-        &self,
-        bucket: &str,
-        key: &str,
-        options: &GetOptions,
-        mut into: BufMut,
-    ) -> Result<(ObjectInfo, BufMut), ClientError> {
-        let target = Target::new(bucket, key, options);
-        self.bounded("a GET", async {
-            let (bytes, mut body) = (into.len(), Body::default());
-            let opened = self.open(target, options).await?;
-            let (info, _) = self.read_opened(target, opened, &mut Sink::Buffer(&mut into, &mut body)).await?;
-            drop(into);
-            match body.try_into_mut() {
-                Ok(whole) => Ok((info, whole)),
-                // Some of it had to be computed, and is elsewhere.
-                Err(body) => {
-                    let mut whole = self.buffer(bytes).await?;
-                    let mut at = 0;
-                    for piece in body.pieces() {
-                        whole[at..at + piece.len()].copy_from_slice(piece);
-                        at += piece.len();
-                    }
-                    self.inner.stats.count(|stats| stats.copied_bytes += bytes as u64);
-                    Ok((info, whole))
-                }
-            }
-        })
-        .await
-    }
-
     /// Many ranges of one object, each into its own memory, [`crate::ClientOptions::parallel_max`] at a time.
     ///
     /// # Errors

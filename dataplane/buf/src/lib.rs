@@ -5,6 +5,9 @@
 //! places of one stripe buffer; [`BufMut::freeze`] makes it a [`Buf`], which is cheap to clone, slice and hand to hyper
 //! as [`bytes::Bytes`].
 //!
+//! [`BufPool::region`] is one buffer of any length with an arena of its own, for a whole object in one piece;
+//! [`BufMut::claimed`] tells when all pieces of a buffer are gone, those that a device still has included, and gives it back.
+//!
 //! **Why.** One arena can be registered once with a network card and with `io_uring` alike, is aligned for `O_DIRECT`,
 //! bounds the memory of a process by construction, and its pages are touched only when used: resident memory follows
 //! the most that was in use at a time, because low addresses are handed out first.
@@ -25,7 +28,7 @@ mod pool;
 #[cfg(test)]
 mod tests;
 
-pub use piece::{Buf, BufMut};
+pub use piece::{Buf, BufMut, Claim};
 pub use pool::{BufError, BufPool, PoolOptions, PoolStats, WAITERS_MAX, WeakPool};
 
 /// Smallest unit that is handed out, and the alignment of every buffer.

@@ -2,8 +2,9 @@
 //!
 //! Soundness: the allocator gives each page to one block at a time; `BufPool` makes one `BufMut` over each block;
 //! `BufMut` is only ever cut into disjoint pieces, which keep the block alive together. So at any time a byte of the
-//! arena belongs to one `BufMut`, or to `Buf`s that only read. `Buf::try_into_mut` goes back from the second to the first
-//! when the last piece of a block is alone.
+//! arena belongs to one `BufMut`, or to `Buf`s that only read; or, between those and the next, to a [`Claim`], which becomes a
+//! `BufMut` when no piece is left. `Buf::try_into_mut` goes back from the second to the first when the last piece of a block
+//! is alone.
 
 use std::fmt;
 use std::ops::{Bound, Deref, DerefMut, RangeBounds};
@@ -82,6 +83,14 @@ impl BufMut {
         }
     }
 
+    /// The same bytes, with a claim on them: whatever becomes of the answer (cut up, frozen, lent to a device, given
+    /// up by a call), the claim can tell when nothing of it is left, and has the bytes back then.
+    pub fn claimed(self) -> (Self, Claim) {
+        let Self { block, start, len } = self;
+        let part = Arc::new(block.part());
+        (Self { block: Arc::clone(&part), start, len }, Claim { part, block, start, len })
+    }
+
     /// Gives up the right to write, for the right to share.
     pub fn freeze(self) -> Buf {
         Buf(Owner::Pool(Shared { _block: self.block, start: self.start, len: self.len }))
@@ -118,6 +127,59 @@ impl AsMut<[u8]> for BufMut {
 impl fmt::Debug for BufMut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BufMut({} bytes)", self.len)
+    }
+}
+
+/// A claim on a buffer that somebody else has: see [`BufMut::claimed`].
+pub struct Claim {
+    /// What the buffer's pieces keep.
+    part: Arc<Block>,
+    /// What the buffer was of.
+    block: Arc<Block>,
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a Claim touches no bytes until it has become the BufMut that alone owns them.
+unsafe impl Send for Claim {}
+// SAFETY: as above.
+unsafe impl Sync for Claim {}
+
+impl Claim {
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether `piece` is the claimed bytes from `offset` on, and not a copy of them.
+    pub fn has_in_place(&self, offset: usize, piece: &[u8]) -> bool {
+        // wrapping: an address to compare, not to read.
+        offset.checked_add(piece.len()).is_some_and(|end| end <= self.len)
+            && std::ptr::eq(self.start.as_ptr().wrapping_add(offset), piece.as_ptr())
+    }
+
+    /// The buffer, of the block that it was of, so that it can be rejoined with its neighbours.
+    ///
+    /// # Errors
+    /// The claim, unchanged, when there is a piece of it somewhere.
+    pub fn try_take(mut self) -> Result<BufMut, Self> {
+        // Exclusive, and ordered after whatever was done through the pieces that were dropped. Sound: every BufMut and
+        // Buf over these bytes holds `part`; there is none, and only a piece could make another.
+        if Arc::get_mut(&mut self.part).is_none() {
+            return Err(self);
+        }
+        Ok(BufMut { block: self.block, start: self.start, len: self.len })
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Claim({} bytes)", self.len)
     }
 }
 

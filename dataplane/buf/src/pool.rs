@@ -90,6 +90,8 @@ struct Inner {
     arena: Arena,
     state: Mutex<State>,
     pages: u32,
+    /// Whether the arena is one buffer.
+    is_region: bool,
 }
 
 struct State {
@@ -113,21 +115,31 @@ impl BufPool {
     /// # Errors
     /// `InvalidInput` for less than one page or more than fits; else what `mmap` says.
     pub fn new(options: PoolOptions) -> io::Result<Self> {
-        let pages = options.capacity_bytes / PAGE_BYTES;
-        let pages = u32::try_from(pages).ok().filter(|&p| p > 0 && p as usize <= PAGES_MAX).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!(
-                    "a buffer pool of {} bytes: {PAGE_BYTES} bytes at least, {} at most",
-                    options.capacity_bytes,
-                    PAGES_MAX * PAGE_BYTES
-                ),
-            )
-        })?;
+        let pages = page_count("a buffer pool", options.capacity_bytes / PAGE_BYTES, options.capacity_bytes)?;
         let arena = Arena::map(pages as usize * PAGE_BYTES, options.huge_pages)?;
         let state =
             State { buddy: Buddy::new(pages), waiters: VecDeque::new(), next_ticket: 0, blocks_out: 0, pages_peak: 0 };
-        Ok(Self(Arc::new(Inner { arena, state: Mutex::new(state), pages })))
+        Ok(Self(Arc::new(Inner { arena, state: Mutex::new(state), pages, is_region: false })))
+    }
+
+    /// One buffer of `len` bytes, as long as need be, with an arena of its own: a pool of which all is out. For whoever
+    /// wants a whole object in one piece, where devices may reach it. Make it once and use it again: mapping it, and
+    /// registering it with a device, cost more than filling it. Zeros at first; unmapped when its last piece is dropped.
+    ///
+    /// # Errors
+    /// `InvalidInput` for no bytes, or more than fit; else what `mmap` says.
+    pub fn region(len: usize) -> io::Result<BufMut> {
+        let pages = page_count("a region", len.div_ceil(PAGE_BYTES), len)?;
+        let arena = Arena::map(pages as usize * PAGE_BYTES, true)?;
+        let state =
+            State { buddy: Buddy::new(0), waiters: VecDeque::new(), next_ticket: 0, blocks_out: 1, pages_peak: pages };
+        let pool = Self(Arc::new(Inner { arena, state: Mutex::new(state), pages, is_region: true }));
+        Ok(BufMut::whole(Block { pool, start: 0, pages, whole: None }, len))
+    }
+
+    /// Whether it is one buffer's: see [`BufPool::region`]. Devices then register it as a whole.
+    pub fn is_region(&self) -> bool {
+        self.0.is_region
     }
 
     /// A buffer of `len` bytes, 4 KiB aligned, if there is one now and nobody waits. Contents are unspecified.
@@ -225,7 +237,7 @@ impl BufPool {
         let start = state.buddy.take(pages)?;
         state.blocks_out += 1;
         state.pages_peak = state.pages_peak.max(self.0.pages - state.buddy.free_pages());
-        Some(Block { pool: self.clone(), start, pages })
+        Some(Block { pool: self.clone(), start, pages, whole: None })
     }
 
     /// Grants to waiters, first come first served, while there is room for the first, and unlocks.
@@ -284,17 +296,36 @@ impl Drop for Place<'_> {
     }
 }
 
+/// `pages` as the arena counts them.
+fn page_count(what: &str, pages: usize, bytes: usize) -> io::Result<u32> {
+    u32::try_from(pages).ok().filter(|&pages| pages > 0 && pages as usize <= PAGES_MAX).ok_or_else(|| {
+        let max = PAGES_MAX * PAGE_BYTES;
+        let least = if what == "a region" { 1 } else { PAGE_BYTES };
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{what} of {bytes} bytes: {least} bytes at least, {max} at most"),
+        )
+    })
+}
+
 /// Pages that are out. Goes back when dropped.
 pub(crate) struct Block {
     pool: BufPool,
     start: u32,
     pages: u32,
+    /// The block that this is a part of. A part gives nothing back: its bytes are the whole's again.
+    whole: Option<Arc<Block>>,
 }
 
 impl Block {
     /// Whose it is.
     pub(crate) fn pool(&self) -> &BufPool {
         &self.pool
+    }
+
+    /// A part of it, to tell when all that reaches that part is gone.
+    pub(crate) fn part(self: &Arc<Self>) -> Self {
+        Self { pool: self.pool.clone(), start: self.start, pages: 0, whole: Some(Arc::clone(self)) }
     }
 
     /// Where its first `len` bytes are.
@@ -306,6 +337,9 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
+        if self.whole.is_some() {
+            return;
+        }
         let mut state = self.pool.0.state.lock();
         state.buddy.free(self.start, self.pages);
         state.blocks_out -= 1;

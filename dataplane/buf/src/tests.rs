@@ -369,3 +369,60 @@ fn who_alone_holds_a_block_may_write_to_it_again() {
     Buf::from(b"foreign".to_vec()).try_into_mut().expect_err("foreign memory");
     assert_all_returned(&pool);
 }
+
+#[test]
+fn a_region_is_one_buffer_of_any_length_and_is_gone_with_its_last_piece() {
+    let len = 3 * crate::BUFFER_BYTES_MAX + 5;
+    let mut region = BufPool::region(len).unwrap();
+    assert!(region.iter().all(|&byte| byte == 0) && region.pool().is_region());
+    let pool = region.pool().clone();
+    assert_eq!((pool.stats().buffers_out, pool.try_acquire(1).is_none()), (1, true), "all of it is out");
+    let tail = region.split_off(crate::BUFFER_BYTES_MAX - 1);
+    region.fill(1);
+    let whole = region.rejoin(tail).unwrap();
+    assert_eq!((whole.len(), whole[crate::BUFFER_BYTES_MAX - 2], whole[crate::BUFFER_BYTES_MAX - 1]), (len, 1, 0));
+    drop(whole.freeze().slice(7..9));
+    assert_eq!(pool.stats().buffers_out, 0);
+    assert_eq!(pool.stats().in_use_bytes, 0);
+    for bad in [0, usize::MAX] {
+        assert!(BufPool::region(bad).is_err());
+    }
+}
+
+#[test]
+fn a_claim_has_the_bytes_back_when_no_piece_of_them_is_left() {
+    let pool = pool(4);
+    let mut whole = pool.try_acquire(4 * PAGE_BYTES).unwrap();
+    whole.fill(7);
+    let rest = whole.split_off(PAGE_BYTES);
+    let (mut lent, claim) = rest.claimed();
+    let late = lent.split_off(100);
+    let landed = lent.freeze();
+    assert!(claim.has_in_place(0, &landed) && claim.has_in_place(100, &late));
+    assert!(!claim.has_in_place(1, &landed) && !claim.has_in_place(0, &[7; 100]));
+    let copy = landed.slice(3..5).into_bytes();
+    drop(landed);
+    let claim = claim.try_take().unwrap_err();
+    drop(late);
+    let claim = claim.try_take().unwrap_err();
+    drop(copy);
+    let mut back = claim.try_take().unwrap();
+    back[0] = 8;
+    let whole = whole.rejoin(back).unwrap();
+    assert_eq!((whole[PAGE_BYTES - 1], whole[PAGE_BYTES], whole[PAGE_BYTES + 1]), (7, 8, 7));
+    drop(whole);
+    assert_all_returned(&pool);
+    // Claims of claims: each tells of its own.
+    let (outer, first) = pool.try_acquire(PAGE_BYTES).unwrap().claimed();
+    let (inner, second) = outer.claimed();
+    let first = first.try_take().unwrap_err();
+    drop(inner);
+    drop(second.try_take().unwrap());
+    drop(first.try_take().unwrap());
+    // A claim that is given up gives up the bytes, in time.
+    let (lent, claim) = pool.try_acquire(PAGE_BYTES).unwrap().claimed();
+    drop(claim);
+    assert_eq!(pool.stats().buffers_out, 1);
+    drop(lent);
+    assert_all_returned(&pool);
+}

@@ -51,6 +51,14 @@ pub struct SealedChunk {
 }
 
 impl SealedChunk {
+    /// A chunk of bytes that are somebody's already; memory is taken for its parity alone. Its pad is in no memory. The
+    /// caller bounds the wait.
+    pub(crate) async fn over(pool: &BufPool, code: Code, data: Buf) -> Result<Self, ExecutorError> {
+        let parity = acquire_parity(pool, code, data.len()).await?;
+        let parity = cut_parity(code, parity, code.shard_bytes(data.len()));
+        Ok(Self { code, chunk_bytes: data.len(), data, parity })
+    }
+
     /// The code it will be written with.
     pub fn code(&self) -> Code {
         self.code
@@ -105,19 +113,41 @@ fn parity_start_bytes(row: usize, shard_bytes: usize) -> usize {
     if fits { start } else { 0 }
 }
 
+/// Takes the memory of the parity of a chunk. The caller bounds the wait.
+async fn acquire_parity(pool: &BufPool, code: Code, chunk_bytes_max: usize) -> Result<Vec<BufMut>, ExecutorError> {
+    let mut parity = Vec::with_capacity(code.m());
+    let lengths = parity_block_bytes(code, chunk_bytes_max);
+    let together = lengths.len() < code.m();
+    for (row, bytes) in lengths.into_iter().enumerate() {
+        let start = if together { 0 } else { parity_start_bytes(row, bytes) };
+        parity.push(pool.acquire(start + bytes, limits::STRIPE_DEADLINE).await?.split_off(start));
+    }
+    Ok(parity)
+}
+
+/// A buffer for each parity shard, of that length, from what [`acquire_parity`] took.
+fn cut_parity(code: Code, mut parity: Vec<BufMut>, shard_bytes: usize) -> Vec<BufMut> {
+    if parity.len() < code.m() {
+        // One buffer for all. Shards of the actual fill are at most as long as those it was made for.
+        let mut rest = parity.remove(0);
+        for _ in 1..code.m() {
+            let next = rest.split_off(shard_bytes);
+            parity.push(std::mem::replace(&mut rest, next));
+        }
+        parity.push(rest);
+    }
+    for shard in &mut parity {
+        shard.truncate(shard_bytes);
+    }
+    parity
+}
+
 impl ChunkBuf {
     /// Takes the memory of a chunk of up to `chunk_bytes_max` bytes, which is 1 to [`limits::CHUNK_BYTES`]. The caller
     /// bounds the wait.
     pub(crate) async fn acquire(pool: &BufPool, code: Code, chunk_bytes_max: usize) -> Result<Self, ExecutorError> {
-        let wait = limits::STRIPE_DEADLINE;
-        let data = pool.acquire(data_block_bytes(code, chunk_bytes_max), wait).await?;
-        let mut parity = Vec::with_capacity(code.m());
-        let lengths = parity_block_bytes(code, chunk_bytes_max);
-        let together = lengths.len() < code.m();
-        for (row, bytes) in lengths.into_iter().enumerate() {
-            let start = if together { 0 } else { parity_start_bytes(row, bytes) };
-            parity.push(pool.acquire(start + bytes, wait).await?.split_off(start));
-        }
+        let data = pool.acquire(data_block_bytes(code, chunk_bytes_max), limits::STRIPE_DEADLINE).await?;
+        let parity = acquire_parity(pool, code, chunk_bytes_max).await?;
         Ok(Self { code, chunk_bytes_max, len: 0, data, parity })
     }
 
@@ -177,19 +207,7 @@ impl ChunkBuf {
     /// there must not become part of the stripe.
     pub fn seal(mut self) -> SealedChunk {
         let shard_bytes = self.code.shard_bytes(self.len);
-        let mut parity = self.parity;
-        if parity.len() < self.code.m() {
-            // One buffer for all. Shards of the actual fill are at most as long as those it was made for.
-            let mut rest = parity.remove(0);
-            for _ in 1..self.code.m() {
-                let next = rest.split_off(shard_bytes);
-                parity.push(std::mem::replace(&mut rest, next));
-            }
-            parity.push(rest);
-        }
-        for shard in &mut parity {
-            shard.truncate(shard_bytes);
-        }
+        let parity = cut_parity(self.code, self.parity, shard_bytes);
         // What of the pad is past the block is in no memory.
         let stored = self.data.len().min(self.code.k() * shard_bytes);
         self.data[self.len..stored].fill(0);

@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use penstock_buf::{BufError, BufPool};
+use penstock_buf::{Buf, BufError, BufPool};
 use penstock_proto::wire::{NodeReply, NodeRequest, NodeStatus};
 use penstock_proto::{Capability, Code, DataId, NodeId, limits};
 use penstock_transport::Messenger;
@@ -150,15 +150,39 @@ impl Executor {
             let max = limits::CHUNK_BYTES;
             return Err(ExecutorError::BadPlan(format!("a chunk has 1 to {max} bytes, not {chunk_bytes_max}")));
         }
+        let wanted_bytes = code.n() * code.shard_bytes(chunk_bytes_max);
+        self.at_the_door(wanted_bytes, ChunkBuf::acquire(&self.inner.pool, code, chunk_bytes_max)).await
+    }
+
+    /// A stripe of bytes that are there already, 1 to [`limits::CHUNK_BYTES`]: they are read where they are, and nothing
+    /// is copied. Takes memory for its parity alone.
+    ///
+    /// # Errors
+    /// As of [`Executor::chunk_buffer`].
+    pub async fn chunk_over(&self, code: Code, data: Buf) -> Result<SealedChunk, ExecutorError> {
+        if data.is_empty() || data.len() > limits::CHUNK_BYTES {
+            let (max, bytes) = (limits::CHUNK_BYTES, data.len());
+            return Err(ExecutorError::BadPlan(format!("a chunk has 1 to {max} bytes, not {bytes}")));
+        }
+        let wanted_bytes = code.m() * code.shard_bytes(data.len());
+        self.at_the_door(wanted_bytes, SealedChunk::over(&self.inner.pool, code, data)).await
+    }
+
+    /// Takes the buffers of one chunk, one task at a time, within the wait of the options.
+    async fn at_the_door<T>(
+        &self,
+        wanted_bytes: usize,
+        taking: impl Future<Output = Result<T, ExecutorError>>,
+    ) -> Result<T, ExecutorError> {
         let wait = self.inner.options.buffer_wait;
         let taking = async {
             let _turn = self.inner.door.lock().await;
-            ChunkBuf::acquire(&self.inner.pool, code, chunk_bytes_max).await
+            taking.await
         };
         tokio::time::timeout(wait, taking).await.unwrap_or_else(|_elapsed| {
             let stats = self.inner.pool.stats();
             Err(ExecutorError::Busy(BufError::Exhausted {
-                wanted_bytes: code.n() * code.shard_bytes(chunk_bytes_max),
+                wanted_bytes,
                 in_use_bytes: stats.in_use_bytes,
                 capacity_bytes: stats.capacity_bytes,
                 waiters: stats.waiters,

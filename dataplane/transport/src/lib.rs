@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod conformance;
+mod dial;
 mod error;
 mod faulty;
 mod mem;
@@ -36,6 +37,7 @@ use bytes::Bytes;
 use penstock_buf::{Buf, BufMut};
 use penstock_proto::{NodeId, limits};
 
+pub use dial::{Dialer, NotReady, TcpDialer, Way};
 pub use error::TransportError;
 pub use faulty::{FaultCounts, FaultOptions, Faulty, Partition};
 pub use mem::MemTransport;

@@ -47,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) logs: PathBuf,
     /// Memory per guest in MiB.
     pub(crate) memory_mib: u32,
+    /// The same of a guest without a disk.
+    pub(crate) client_memory_mib: u32,
     /// Emulated CPUs per guest.
     pub(crate) cpus: u32,
     /// A guest switches itself off after so many seconds.
@@ -192,7 +194,8 @@ fn arguments(role: &Role, settings: &Settings, socket: &Path, console: &Path) ->
         .map(str::to_owned)
         .collect();
     let mut add = |option: &str, value: String| list.extend([option.to_owned(), value]);
-    add("-m", settings.memory_mib.to_string());
+    let memory_mib = if role.has_disk { settings.memory_mib } else { settings.client_memory_mib };
+    add("-m", memory_mib.to_string());
     add("-smp", settings.cpus.to_string());
     add("-kernel", settings.image.display().to_string());
     add("-initrd", settings.initramfs.display().to_string());

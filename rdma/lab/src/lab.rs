@@ -22,6 +22,8 @@ pub(crate) const SMALL_COMMAND_MAX_S: u64 = 30;
 pub(crate) struct Size {
     /// Memory per guest in MiB.
     pub(crate) memory_mib: u32,
+    /// The same of a guest without a disk: a cluster's client, which has whole objects in memory.
+    pub(crate) client_memory_mib: u32,
     /// Emulated CPUs per guest.
     pub(crate) cpus: u32,
     /// Every guest switches itself off after so many seconds.
@@ -81,6 +83,7 @@ impl Lab {
             run: folders.run.clone(),
             logs: folders.logs.clone(),
             memory_mib: size.memory_mib,
+            client_memory_mib: size.client_memory_mib,
             cpus: size.cpus,
             limit_s: size.limit_s,
             hosts: roles.iter().map(|role| (role.name.clone(), role.address)).collect(),
@@ -94,6 +97,11 @@ impl Lab {
     /// The name of the RDMA device, the same in all guests.
     pub(crate) fn device(&self) -> &'static str {
         if self.settings.on_host { host::DEVICE } else { "rxe0" }
+    }
+
+    /// Where programs may write: the guests' disk.
+    pub(crate) fn data_folder(&self) -> String {
+        if self.settings.on_host { std::env::temp_dir().display().to_string() } else { "/data".to_owned() }
     }
 
     /// The guest called `name`.

@@ -12,6 +12,7 @@ mod agent;
 mod bench;
 mod build;
 mod cpio;
+mod end_to_end;
 mod error;
 mod folders;
 mod guest;
@@ -60,7 +61,7 @@ enum Sub {
     Down,
     /// Run the tests that need an RDMA device.
     Test(Test),
-    /// What the RDMA device gives, by perftest.
+    /// S3 over RDMA beside perftest, on the lab's device (`penstock bench rdma`).
     Bench(Bench),
     /// Internal: the program in a guest that obeys the lab.
     #[command(hide = true)]
@@ -97,7 +98,12 @@ const BOOT_GRACE_S: u64 = 240;
 
 impl Common {
     fn size(&self, limit_s: u64) -> Size {
-        Size { memory_mib: self.memory, cpus: self.cpus, limit_s: limit_s + BOOT_GRACE_S }
+        Size {
+            memory_mib: self.memory,
+            client_memory_mib: self.memory,
+            cpus: self.cpus,
+            limit_s: limit_s + BOOT_GRACE_S,
+        }
     }
 }
 
@@ -138,6 +144,12 @@ struct Bench {
     /// Print the figures as a JSON line too.
     #[arg(long)]
     json: bool,
+    /// The device alone, by perftest.
+    #[arg(long)]
+    device_only: bool,
+    /// For `penstock bench rdma`: `-- --quick`, `-- --rounds 3`.
+    #[arg(last = true)]
+    arguments: Vec<String>,
 }
 
 #[derive(Args)]
@@ -157,11 +169,13 @@ struct Test {
 
 /// Guests of a cluster are many and small.
 fn size_for_tests(topology: Topology) -> Size {
-    match topology {
-        Topology::One => Size { memory_mib: 512, cpus: 2, limit_s: TEST_GUEST_MAX_S },
-        Topology::Pair => Size { memory_mib: 384, cpus: 1, limit_s: TEST_GUEST_MAX_S },
-        Topology::Cluster { .. } => Size { memory_mib: 256, cpus: 1, limit_s: TEST_GUEST_MAX_S },
-    }
+    let (memory_mib, client_memory_mib, cpus) = match topology {
+        Topology::One => (512, 512, 2),
+        Topology::Pair => (384, 384, 1),
+        // Twice 256 MiB of object.
+        Topology::Cluster { .. } => (256, 1024, 1),
+    };
+    Size { memory_mib, client_memory_mib, cpus, limit_s: TEST_GUEST_MAX_S }
 }
 
 /// Seconds that a guest of the tests may live, should everything else that ends it fail.
@@ -283,8 +297,16 @@ fn run_bench(arguments: &Bench) -> Result<i32> {
     let (folders, common) = (Folders::find()?, &arguments.common);
     let _lock = Lock::take(common.wait)?;
     folders.empty_logs()?;
-    let lab = Lab::boot(&folders, Topology::One, common.size(common.timeout), common.on)?;
-    bench::run(&lab, "one", arguments.json)?;
+    let programs = match arguments.device_only {
+        true => None,
+        false => Some(bench::Programs::build(&folders)?),
+    };
+    let size = Size { memory_mib: common.memory.max(bench::MEMORY_MIB_MIN), ..common.size(bench::RUN_MAX_S) };
+    let lab = Lab::boot(&folders, Topology::One, size, common.on)?;
+    match programs {
+        None => bench::device(&lab, "one", arguments.json)?,
+        Some(programs) => bench::store(&lab, "one", &programs, arguments.json, &arguments.arguments)?,
+    }
     Ok(0)
 }
 

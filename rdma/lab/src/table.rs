@@ -4,6 +4,7 @@
 //! (`What::UnitTests`, `What::Test`) take the usual arguments: `--test-threads`, `--nocapture`, a filter.
 
 use crate::build::What;
+use crate::end_to_end;
 use crate::suite::{LabTest, Plan, Step, When};
 use crate::tests_of_lab as own;
 use crate::topology::Topology;
@@ -127,6 +128,13 @@ pub(crate) const TESTS: &[LabTest] = &[
         builds: &[],
         plan: Plan::Script(own::loss_is_survived),
         tidy: true,
+    },
+    LabTest {
+        name: "end to end: client, gateway and nodes in guests of their own, payload over RDMA",
+        topology: CLUSTER,
+        builds: &[What::Bin("penstock", "penstock"), What::Test("penstock-s3", "dialects")],
+        plan: Plan::Script(end_to_end::run),
+        tidy: false,
     },
     LabTest {
         name: "a guest that dies keeps its disk and holds up nobody",

@@ -93,6 +93,17 @@ impl Task {
         self.wait_until(limit_s, |state| String::from_utf8_lossy(&state.out).contains(text).then_some(()))
     }
 
+    /// What it has written to its standard output so far.
+    pub(crate) fn said(&self) -> String {
+        let (state, _) = &*self.shared;
+        String::from_utf8_lossy(&state.lock().unwrap_or_else(PoisonError::into_inner).out).into_owned()
+    }
+
+    /// Sends the program a signal.
+    pub(crate) fn signal(&self, number: i32) -> Result<()> {
+        self.control.signal(number)
+    }
+
     /// Waits for the end.
     pub(crate) fn ending(&self) -> Result<Ending> {
         self.wait_until(self.limit_s + 10, |state| state.end.take())?

@@ -21,6 +21,9 @@ use crate::message::{INLINE_BYTES_MAX, Kind, Message, SOURCES_MAX};
 /// How long a payload of many pieces waits for a buffer to be put together in.
 const BUFFER_WAIT: Duration = Duration::from_secs(5);
 
+/// Pieces of foreign memory up to this long (zeros that pad a shard) are copied: registering them costs more.
+const FOREIGN_COPIED_BYTES_MAX: usize = 4 << 10;
+
 /// How long a goodbye may take.
 const BYE_WAIT: Duration = Duration::from_secs(1);
 /// How often a node with calls under way is pinged.
@@ -328,6 +331,14 @@ impl Connection {
                 at += piece.len();
             }
             pieces = vec![whole.freeze()];
+        }
+        for piece in &mut pieces {
+            if piece.pool().is_none() && piece.len() <= FOREIGN_COPIED_BYTES_MAX {
+                let bytes = piece.len();
+                let mut copy = self.pool.acquire(bytes, BUFFER_WAIT).await.map_err(|error| error.to_string())?;
+                copy.copy_from_slice(piece);
+                *piece = copy.freeze();
+            }
         }
         let lend = pieces.into_iter().map(|piece| async move {
             let bytes = piece.len();

@@ -1,6 +1,7 @@
 //! The data plane's transport over RDMA: messages by SEND, payload by READ and WRITE of the caller's memory.
 //!
-//! **What.** [`RdmaMessenger`] is the executor's side, [`RdmaNode`] the node's: it wraps the node's handler and is given
+//! **What.** [`RdmaMessenger`] is the executor's side ([`RdmaDialer`] where nodes are only named by plans), [`RdmaNode`] the
+//! node's: it wraps the node's handler and is given
 //! to `serve_tcp` in its place. The two meet by one call over the TCP transport, which carries each side's queue pair,
 //! address and MTU ([formats/rdma-transport.md](../../../docs/formats/rdma-transport.md)); from then on calls go over the
 //! queue pair, many at a time, each in a slot that was agreed on. What is small travels inside the messages.
@@ -17,12 +18,15 @@
 
 mod bootstrap;
 mod connection;
+mod dialer;
 mod link;
 mod memory;
 mod message;
 mod messenger;
+mod peer;
 mod server;
 
+pub use dialer::RdmaDialer;
 pub use messenger::{RdmaCounts, RdmaMessenger, RdmaMode, RdmaOptions};
 pub use server::{RdmaNode, RdmaNodeCounts, RdmaNodeOptions};
 

@@ -8,8 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use penstock_buf::{BufPool, PoolOptions};
 use penstock_proto::NodeId;
-use penstock_rdma_transport::{RdmaMessenger, RdmaMode, RdmaNode, RdmaNodeOptions, RdmaOptions};
-use penstock_transport::{Call, Handler, MemTransport, Messenger, OneSided, TransportError};
+use penstock_rdma_transport::{
+    RdmaDialer, RdmaMessenger, RdmaMode, RdmaNode, RdmaNodeOptions, RdmaOptions, VerbsError,
+};
+use penstock_transport::{Call, Dialer, Handler, MemTransport, Messenger, NotReady, OneSided, TransportError};
 
 const NODE: NodeId = NodeId(3);
 
@@ -70,4 +72,23 @@ async fn offers_that_are_nonsense_are_declined() {
     assert!(answer.header.starts_with(b"PSRDMA\0\0"), "{:?}", answer.header);
     assert!(String::from_utf8_lossy(&answer.header).contains("version"), "{:?}", answer.header);
     assert_eq!(node.counts().declined, 1);
+}
+
+/// A dialer without a device dials, and says why nothing can go its way before anything is sent.
+#[tokio::test]
+async fn a_way_without_a_device_says_so_beforehand() {
+    let dialer = RdmaDialer::new(Err(VerbsError::NoDevices), RdmaOptions::default()).unwrap();
+    assert!(dialer.obstacle().is_some());
+    let way = dialer.dial(NODE, "127.0.0.1:1");
+    let Err(NotReady::Declined(reason)) = way.ready().await else { panic!("it is not ready") };
+    assert_eq!(reason, VerbsError::NoDevices.to_string());
+    let call = || Call::new(Bytes::from_static(b"hello"), Duration::from_secs(30));
+    let error = way.call(NODE, call()).await.unwrap_err();
+    assert!(matches!(error, TransportError::Unreachable { node: NODE, .. }), "{error}");
+    // With ports (none, here) but no node: the node's fault.
+    let dialer = RdmaDialer::new(Ok(Vec::new()), RdmaOptions::default()).unwrap();
+    let way = dialer.dial(NODE, "127.0.0.1:1");
+    assert!(matches!(way.ready().await, Err(NotReady::Declined(_))));
+    assert!(way.call(NodeId(9), call()).await.is_err(), "another node's way");
+    assert_eq!((dialer.transport(), dialer.counts().calls_rdma), ("rdma", 0));
 }

@@ -11,10 +11,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use penstock_buf::{Buf, BufPool, PoolOptions};
 use penstock_proto::NodeId;
-use penstock_rdma_transport::{RdmaCounts, RdmaMessenger, RdmaMode, RdmaNode, RdmaNodeOptions, RdmaOptions, rails};
+use penstock_rdma_transport::{
+    RdmaCounts, RdmaDialer, RdmaMessenger, RdmaMode, RdmaNode, RdmaNodeOptions, RdmaOptions, rails,
+};
 use penstock_transport::conformance::{Fixture, run_all};
 use penstock_transport::{
-    Call, Handler, Messenger, OneSided, TcpMessenger, TcpOptions, TcpServerOptions, TransportError, serve_tcp,
+    Call, Dialer, Handler, Messenger, NotReady, OneSided, TcpMessenger, TcpOptions, TcpServerOptions, TransportError,
+    serve_tcp,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -265,4 +268,48 @@ async fn without_rdma_on_the_other_side_there_is_tcp() {
     }
     stop.cancel();
     all_returned(&mine).await;
+}
+
+/// A buffer with an arena of its own is lent piece by piece, also across what a pool is registered in; nothing beside a piece
+/// is written, and the piece is claimed back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs an RDMA device: ./dev lab test"]
+async fn a_region_is_lent_piece_by_piece() {
+    let node = start(NODE, Gated::new() as _).await;
+    let dialer = RdmaDialer::new(rails(&[]), RdmaOptions { message_pool_bytes: 16 << 20, ..RdmaOptions::default() });
+    let dialer = dialer.unwrap();
+    let way = dialer.dial(NODE, &node.address);
+    way.ready().await.unwrap();
+    let mut before = BufPool::region(20 << 20).unwrap();
+    before.fill(0xee);
+    let mut middle = before.split_off((8 << 20) - 5000);
+    let behind = middle.split_off((1 << 20) + 1);
+    // Read from across what a pool is registered in, at any offset.
+    let source = BufPool::region(10 << 20).unwrap().freeze();
+    for round in 0..3 {
+        let (lent, claim) = middle.claimed();
+        let outgoing = vec![source.slice((7 << 20) + round..(9 << 20) + round)];
+        let call = Call { header: Bytes::from_static(b"now"), outgoing, landing: Some(lent), deadline: PLENTY };
+        let answer = way.call(NODE, call).await.unwrap();
+        assert!(answer.header.starts_with(b"Ok(()) Ok(())"), "{:?}", answer.header);
+        let landed = answer.landed.unwrap();
+        assert!(claim.has_in_place(0, &landed) && landed.iter().all(|&byte| byte == 0xaa));
+        drop(landed);
+        middle = claim.try_take().unwrap();
+    }
+    assert!(before.iter().chain(&behind[..]).all(|&byte| byte == 0xee), "beside the piece");
+    let counts = dialer.counts();
+    assert_eq!((counts.calls_rdma, counts.calls_tcp, counts.connected), (3, 0, 1), "{counts:?}");
+    // A node that has no device says so before anything is sent.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let bare = RdmaNode::new(Gated::new() as _, Vec::new(), RdmaNodeOptions::new(NODE)).unwrap();
+    let stop = CancellationToken::new();
+    tokio::spawn(serve_tcp(listener, Arc::new(bare) as _, stop.clone(), TcpServerOptions::new(NODE)));
+    let way = dialer.dial(NODE, &address);
+    let Err(NotReady::Declined(reason)) = way.ready().await else { panic!("it has no device") };
+    assert!(reason.contains("no RDMA device in use"), "{reason}");
+    stop.cancel();
+    let gone = dialer.dial(NODE, "127.0.0.1:1");
+    assert!(matches!(gone.ready().await, Err(NotReady::Failed(TransportError::Unreachable { .. }))));
 }

@@ -58,8 +58,9 @@ impl House {
             transport.attach(id, node.clone());
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
-            let address = NodeAddress { transport: "tcp".to_owned(), address: format!(":{port}") };
-            node_addresses.insert(id, vec![address]);
+            let address =
+                |transport: &str| NodeAddress { transport: transport.to_owned(), address: format!(":{port}") };
+            node_addresses.insert(id, vec![address("rdma"), address("tcp")]);
             let stop = CancellationToken::new();
             let options = TcpServerOptions { shutdown_grace: Duration::from_millis(10), ..TcpServerOptions::new(id) };
             let serving = serve_tcp(listener, node.clone(), stop.clone(), options);

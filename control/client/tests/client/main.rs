@@ -4,6 +4,7 @@
 
 mod house;
 mod http;
+mod lent;
 mod plans;
 mod trouble;
 mod wide;

@@ -73,10 +73,7 @@ impl Lab {
 
     /// A client's queue pair.
     pub(crate) fn client(&self, access: PeerAccess) -> Client {
-        let gids = self.nic.gids();
-        let own_gid = gids.iter().position(|gid| gid.0[10] == 0xff && gid.0[0] == 0).expect("an IPv4 GID");
-        let pair = self.nic.queue_pair(access).unwrap();
-        Client { pair, gid: gids[own_gid], own_gid }
+        Client::of(&*self.nic, access)
     }
 
     /// The whole object, over TCP.
@@ -101,7 +98,7 @@ impl Lab {
     }
 }
 
-fn real_nic(name: &str) -> VerbsNic {
+pub(crate) fn real_nic(name: &str) -> VerbsNic {
     VerbsNic::open(Some(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
@@ -118,6 +115,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    pub(crate) fn of(nic: &dyn Nic, access: PeerAccess) -> Self {
+        let gids = nic.gids();
+        let own_gid = gids.iter().position(|gid| gid.0[10] == 0xff && gid.0[0] == 0).expect("an IPv4 GID");
+        let pair = nic.queue_pair(access).unwrap();
+        Self { pair, gid: gids[own_gid], own_gid }
+    }
+
     pub(crate) fn token(&self) -> String {
         wire::endpoint(1, self.pair.number(), self.gid)
     }

@@ -17,4 +17,5 @@ mod published;
 mod published_refused;
 mod rcv2;
 mod rcv2_refused;
+mod remote;
 mod wire;

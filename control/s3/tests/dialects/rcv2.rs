@@ -76,7 +76,7 @@ pub(crate) fn ready(session: &Session, client: &Client, memory: Option<(u64, u32
 }
 
 #[track_caller]
-fn assert_final(reply: &Reply, data: &[u8]) {
+pub(crate) fn assert_final(reply: &Reply, data: &[u8]) {
     assert_eq!(reply.status, 200, "{}", reply.text());
     assert!(reply.body.is_empty());
     assert_eq!(reply.header("content-length"), Some("0"));

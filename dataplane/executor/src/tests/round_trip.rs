@@ -167,3 +167,30 @@ async fn every_range_of_a_tiny_chunk() {
         }
     }
 }
+
+/// A chunk over memory that is there already: the shards are the same, whatever its length and wherever it lies, and none of
+/// it is copied.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunk_over_somebody_elses_bytes() {
+    for (k, m) in [(1, 0), (2, 1), (10, 4)] {
+        for len in [1, 65, 1000, (64 << 10) + 1, CHUNK_BYTES - 1, CHUNK_BYTES] {
+            let cluster = Cluster::new(k + m, patient());
+            make_dirty(&cluster.pool);
+            let (target, data) = (target(code(k, m)), bytes(len));
+            // Neither aligned nor of the pool.
+            let lent = Buf::from([&[0xee; 3][..], &data].concat()).slice(3..);
+            let chunk = cluster.executor.chunk_over(target.code, lent.clone()).await.unwrap();
+            assert!(std::ptr::eq(chunk.bytes().as_ptr(), lent.as_ptr()));
+            let written = cluster.executor.write_stripe(&target, chunk).await.unwrap();
+            assert_eq!(written.chunk_crc64, crc64nvme(&data));
+            for (shard, expected) in reference(target.code, &data).into_iter().enumerate() {
+                assert!(cluster.shard(&target, shard) == Some(expected), "({k},{m}) of {len}, shard {shard}");
+            }
+        }
+    }
+    let cluster = Cluster::new(1, patient());
+    for bad in [0, CHUNK_BYTES + 1] {
+        let error = cluster.executor.chunk_over(Code::ONE_COPY, Buf::from(vec![0; bad])).await.unwrap_err();
+        assert!(matches!(error, ExecutorError::BadPlan(_)), "{error}");
+    }
+}
