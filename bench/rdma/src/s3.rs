@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use penstock_client::{
-    Buf, BufMut, Client, ClientError, ClientOptions, CredentialsProvider, Endpoint, Mode, PutOptions,
+    Buf, BufMut, Client, ClientError, ClientOptions, CredentialsProvider, Endpoint, GetOptions, Mode, PutOptions,
 };
 use penstock_rdma_transport::{RdmaDialer, RdmaOptions};
 use penstock_verbs::Domain;
@@ -90,8 +90,8 @@ impl User {
     pub(crate) async fn prepare(&self, lengths: &[usize]) -> Result<(), RdmaBenchError> {
         self.client.create_bucket(BUCKET).await.map_err(|error| failed(&error))?;
         for &bytes in lengths {
-            let source = self.source(bytes)?;
-            let put = self.client.put_buffer(BUCKET, &key(bytes), &source, PutOptions::default());
+            let (source, key) = (self.source(bytes)?, key(bytes));
+            let put = self.client.put_buffer(BUCKET, &key, &source, PutOptions::default());
             put.await.map_err(|error| failed(&error))?;
         }
         Ok(())
@@ -150,16 +150,16 @@ impl User {
                 .map_err(|error| failed(&error))?;
             memories.push(warm.1);
         }
-        let source = self.source(bytes)?;
+        let (source, key, whole) = (self.source(bytes)?, key(bytes), GetOptions::default());
         let began = Instant::now();
         let lanes = memories.into_iter().enumerate().map(|(lane, mut memory)| {
-            let source = source.clone();
+            let (source, key, whole) = (source.clone(), key.as_str(), &whole);
             async move {
                 let (mut moved, mut rounds) = (0, 0);
                 while began.elapsed() < time || rounds < 2 {
                     match op {
                         Op::Get => {
-                            let get = self.client.get_into_buffer(BUCKET, &key(bytes), &GetOptions::default(), memory);
+                            let get = self.client.get_into_buffer(BUCKET, key, whole, memory);
                             (_, memory) = get.await.map_err(|error| failed(&error))?;
                         }
                         Op::Put => {

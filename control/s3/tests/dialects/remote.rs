@@ -1,6 +1,8 @@
 //! The same clients against a gateway on another machine, with the device of this one: the lab runs it in a cluster's client
 //! guest, `./dev lab test "end to end"`. The gateway is `PENSTOCK_REMOTE` (address:port), the keys are AWS's variables.
 
+#![allow(clippy::print_stdout, reason = "the lab counts what was moved")]
+
 use std::net::SocketAddr;
 
 use bytes::Bytes;
