@@ -16,6 +16,8 @@ atexit.register(before_exit)
 
 #: Reads under way at a time, unless the caller says otherwise.
 AT_A_TIME = 32
+#: Rounds of reads between two reports of progress.
+PROGRESS_ROUNDS = 4
 #: Entries of a listing that are fetched at a time.
 LIST_PAGE = 1000
 #: Past every key: S3 orders keys by their bytes.

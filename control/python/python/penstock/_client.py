@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 from . import _base, _memory, _reader, _writer
-from ._penstock import Buffer
+from ._penstock import Buffer, Engine
 from ._types import ObjectEntry, ObjectInfo, PutResult
 
 
@@ -14,6 +14,14 @@ class Client(_base.Base):
 
     Every operation takes ``timeout``, in seconds, for itself. What can go wrong is in `penstock.errors`.
     """
+
+    _ahead: Optional[Engine] = None
+
+    def _background_engine(self) -> Engine:
+        """One whose operations go on by themselves: for what reads ahead."""
+        if self._ahead is None:
+            self._ahead = Engine(self._options, True)
+        return self._ahead
 
     def get(
         self, bucket: str, key: str, *, start: Optional[int] = None, length: Optional[int] = None, timeout: Optional[float] = None
@@ -38,15 +46,24 @@ class Client(_base.Base):
         *,
         at_a_time: int = _base.AT_A_TIME,
         errors: str = "raise",
+        progress: Any = None,
         timeout: Optional[float] = None,
     ) -> List[Any]:
         """Many objects, ``at_a_time`` at a time, in the order of ``keys``: keys, or ``(key, start, length)``.
 
         With ``bucket=None`` keys are URIs. With ``errors="return"`` an exception takes the place of what could not be read.
+        ``progress`` is anything with tqdm's ``update``: it is told how many objects more are here.
         """
         if errors not in ("raise", "return"):
             raise ValueError(f'errors={errors!r}: write "raise" or "return"')
-        many = self._engine.get_many(_base.wanted_many(bucket, keys), at_a_time, timeout)
+        wanted = _base.wanted_many(bucket, keys)
+        step = len(wanted) if progress is None else _base.PROGRESS_ROUNDS * at_a_time
+        many: List[Any] = []
+        for at in range(0, len(wanted), max(step, 1)):
+            some = self._engine.get_many(wanted[at : at + step], at_a_time, timeout)
+            many += some
+            if progress is not None:
+                progress.update(len(some))
         if errors == "raise":
             for one in many:
                 if isinstance(one, BaseException):
@@ -141,9 +158,13 @@ class Client(_base.Base):
         part_bytes: int = _writer.PART_BYTES,
         content_type: Optional[str] = None,
         metadata: Optional[Mapping[str, str]] = None,
+        progress: Any = None,
     ) -> "_writer.Writer":
-        """A file to write the object through: sent in parts as it grows, there when it is closed, and not at all after an error."""
-        return _writer.Writer(self, bucket, key, part_bytes, content_type, metadata)
+        """A file to write the object through: sent in parts as it grows, there when it is closed, and not at all after an error.
+
+        ``progress`` is anything with tqdm's ``update``: it is told how many bytes more were written.
+        """
+        return _writer.Writer(self, bucket, key, part_bytes, content_type, metadata, progress)
 
     def reader(self, bucket: str, key: str, *, size: Optional[int] = None) -> "_reader.Reader":
         """A file to read the object through, at any place."""

@@ -35,11 +35,13 @@ class Writer(io.BufferedIOBase):
         part_bytes: int = PART_BYTES,
         content_type: Optional[str] = None,
         metadata: Optional[Mapping[str, str]] = None,
+        progress: Any = None,
     ) -> None:
         if part_bytes < PART_BYTES_MIN:
             raise ValueError(f"part_bytes={part_bytes}: S3 takes parts from {PART_BYTES_MIN} bytes on")
         self._client, self._bucket, self._key, self._part_bytes = client, bucket, key, part_bytes
         self._content_type, self._metadata = content_type, _base.metadata_pairs(metadata)
+        self._progress = progress
         self._part = bytearray()
         self._upload: Any = None
         self._number = 0
@@ -77,6 +79,8 @@ class Writer(io.BufferedIOBase):
         self._position += len(view)
         if len(self._part) == self._part_bytes and self._upload is not None:
             self._send()
+        if self._progress is not None:
+            self._progress.update(len(view))
         return len(view)
 
     def _send(self) -> None:
