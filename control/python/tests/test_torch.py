@@ -321,7 +321,7 @@ def test_webdataset(ours, request):
     penstock.webdataset.register(**ours.options())
     dataset = webdataset.WebDataset(f"penstock://{bucket}/shard-{{000..002}}.tar", shardshuffle=False).decode()
     assert [sample["txt"] for sample in dataset] == [f"{shard}-{i:03}" for shard in range(3) for i in range(10)]
-    with webdataset.TarWriter(client.writer(bucket, "written.tar")) as out:
+    with client.writer(bucket, "written.tar") as stream, webdataset.TarWriter(stream) as out:
         out.write({"__key__": "a", "txt": "hello"})
     assert client.head(bucket, "written.tar").size > 0
 
