@@ -1,4 +1,5 @@
-//! `penstock admin`: users, keys, policies and accounts of a running store, by the same signed IAM calls that boto3 makes.
+//! `penstock admin`: users, keys, policies and accounts of a running store, by the same signed IAM calls that boto3 makes; and
+//! what keeps the store ([`crate::admin_keep`]), by calls of the same kind.
 //!
 //! One call a run, over plain HTTP/1.1. Who may do what is the server's to say; what it answers is printed as `name value`
 //! lines, a new secret among them (standard output is where it is promised to be).
@@ -17,6 +18,8 @@ use time::macros::format_description;
 use tokio::net::TcpStream;
 
 use crate::Fatal;
+use crate::admin_keep::{self, Keep, Look, Show};
+use crate::config::Size;
 use crate::identity::{ROOT_CREDENTIALS_FILE, RootCredentials};
 
 /// How long a call may take.
@@ -52,6 +55,41 @@ enum Admin {
     /// Accounts: each has its own users and buckets, and a root. The store's own account sees to them.
     #[command(subcommand)]
     Account(Account),
+    /// How the store is: nodes, what lacks shards, repairs, scrubs.
+    Status {
+        #[command(flatten)]
+        show: Show,
+    },
+    /// Compare metadata and nodes now, and repair what is found.
+    Repair {
+        #[command(flatten)]
+        look: Look,
+    },
+    /// Empty a node: nothing new goes to it, and its shards go to others. Before it is taken away or replaced.
+    Drain {
+        /// Its id.
+        node: u16,
+        #[command(flatten)]
+        look: Look,
+    },
+    /// Stop to drain a node.
+    Undrain {
+        /// Its id.
+        node: u16,
+        #[command(flatten)]
+        look: Look,
+    },
+    /// Read and check everything that nodes hold, now.
+    Scrub {
+        /// One node alone.
+        #[arg(long)]
+        node: Option<u16>,
+        /// How fast each node reads.
+        #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+        bytes_per_second: Size,
+        #[command(flatten)]
+        look: Look,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -107,6 +145,18 @@ enum Account {
 type Parameters = Vec<(&'static str, String)>;
 
 impl Admin {
+    /// What is asked of the store itself, if it is that.
+    fn keep(self) -> Result<Keep, Self> {
+        Ok(match self {
+            Self::Status { show } => Keep::Status(show),
+            Self::Repair { look } => Keep::Repair(look),
+            Self::Drain { node, look } => Keep::Drain(node, true, look),
+            Self::Undrain { node, look } => Keep::Drain(node, false, look),
+            Self::Scrub { node, bytes_per_second, look } => Keep::Scrub(node, bytes_per_second.0, look),
+            other => return Err(other),
+        })
+    }
+
     /// The action and its parameters.
     fn call(self) -> Result<(&'static str, Parameters), Fatal> {
         let user = |user: String| ("UserName", user);
@@ -144,6 +194,13 @@ impl Admin {
             }
             Self::Account(Account::Create { name }) => ("PenstockCreateAccount", vec![("AccountName", name)]),
             Self::Account(Account::Delete { id }) => ("PenstockDeleteAccount", vec![("AccountId", id)]),
+            Self::Status { .. }
+            | Self::Repair { .. }
+            | Self::Drain { .. }
+            | Self::Undrain { .. }
+            | Self::Scrub { .. } => {
+                return Err(Fatal("this is no IAM call".to_owned()));
+            }
             Self::Account(Account::List) => ("PenstockListAccounts", vec![("MaxItems", "1000".to_owned())]),
         })
     }
@@ -228,23 +285,48 @@ fn signed(host: &str, body: &str, signer: &Signer, date: &AmzDate) -> http::requ
 /// `penstock admin`.
 #[allow(clippy::print_stdout, reason = "standard output is where the answer is promised to be")]
 pub(crate) async fn run(arguments: AdminArguments) -> Result<(), Fatal> {
-    let signer = signer(arguments.data.as_deref())?;
-    let (action, parameters) = arguments.what.call()?;
+    let caller = Caller { endpoint: arguments.endpoint.clone(), signer: signer(arguments.data.as_deref())? };
+    let what = match arguments.what.keep() {
+        Ok(keep) => return admin_keep::run(&caller, keep).await,
+        Err(what) => what,
+    };
+    let (action, parameters) = what.call()?;
+    for (name, text) in caller.ask(action, parameters).await?.into_iter().filter(|(name, _)| name != "RequestId") {
+        println!("{name} {text}");
+    }
+    Ok(())
+}
+
+/// Asks a store.
+pub(crate) struct Caller {
+    endpoint: String,
+    signer: Signer,
+}
+
+impl Caller {
+    /// One call. The elements of its answer that hold text.
+    pub(crate) async fn ask(&self, action: &str, parameters: Parameters) -> Result<Vec<(String, String)>, Fatal> {
+        call(self, action, &parameters).await
+    }
+}
+
+async fn call(caller: &Caller, action: &str, parameters: &Parameters) -> Result<Vec<(String, String)>, Fatal> {
+    let Caller { endpoint, signer } = caller;
     let mut body = format!("Action={action}&Version=2010-05-08");
-    for (name, value) in &parameters {
+    for (name, value) in parameters {
         body.push_str(&format!("&{name}={}", encoded(value)));
     }
-    let Some(host) = arguments.endpoint.strip_prefix("http://") else {
-        return Err(Fatal(format!("{}: an endpoint is http://HOST:PORT", arguments.endpoint)));
+    let Some(host) = endpoint.strip_prefix("http://") else {
+        return Err(Fatal(format!("{endpoint}: an endpoint is http://HOST:PORT")));
     };
     let host = host.trim_end_matches('/').to_owned();
     let address = if host.contains(':') { host.clone() } else { format!("{host}:80") };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let request = signed(&host, &body, &signer, &amz_date(now)?)
+    let request = signed(&host, &body, signer, &amz_date(now)?)
         .body(Full::new(bytes::Bytes::from(body)))
         .map_err(|error| Fatal::doing("the call", error))?;
     let call = async {
-        let failed = |error: &dyn std::fmt::Display| Fatal(format!("{}: {error}", arguments.endpoint));
+        let failed = |error: &dyn std::fmt::Display| Fatal(format!("{endpoint}: {error}"));
         let stream = TcpStream::connect(&address).await.map_err(|error| failed(&error))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
@@ -258,16 +340,13 @@ pub(crate) async fn run(arguments: AdminArguments) -> Result<(), Fatal> {
     };
     let (status, answer) = tokio::time::timeout(CALL_TIMEOUT, call)
         .await
-        .map_err(|_| Fatal(format!("{} did not answer within {CALL_TIMEOUT:?}", arguments.endpoint)))??;
+        .map_err(|_| Fatal(format!("{endpoint} did not answer within {CALL_TIMEOUT:?}")))??;
     if !status.is_success() {
         let found = |name: &str| leaves(&answer).into_iter().find(|(leaf, _)| leaf == name).map(|(_, text)| text);
         let (code, message) = (found("Code").unwrap_or_default(), found("Message").unwrap_or_default());
         return Err(Fatal(format!("{action}: {status} {code}: {message}")));
     }
-    for (name, text) in leaves(&answer).into_iter().filter(|(name, _)| name != "RequestId") {
-        println!("{name} {text}");
-    }
-    Ok(())
+    Ok(leaves(&answer))
 }
 
 /// The elements of a document that hold text and no elements, in order.

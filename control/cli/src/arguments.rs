@@ -32,7 +32,7 @@ pub(crate) enum Command {
     Gateway(GatewayArguments),
     /// One storage node, as the configuration file has it.
     Node(NodeArguments),
-    /// See to users, access keys, policies and accounts of a running store.
+    /// See to a running store: its nodes, repairs and scrubs, its users, access keys, policies and accounts.
     Admin(crate::admin::AdminArguments),
     /// Make the key that gateway and nodes share.
     ClusterKey(ClusterKeyArguments),
@@ -77,6 +77,11 @@ pub(crate) struct Serve {
     pub(crate) front: Front,
     #[command(flatten)]
     pub(crate) tuning: Tuning,
+    #[command(flatten)]
+    pub(crate) keep: crate::keep::Keep,
+    /// Where Prometheus reads metrics: /metrics over plain HTTP, for whoever reaches it. Default: nowhere.
+    #[arg(long, value_name = "ADDR", env = "PENSTOCK_METRICS")]
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use penstock_buf::{BufPool, PoolOptions};
 use penstock_digest::HashScheduler;
 use penstock_executor::{Executor, ExecutorOptions};
+use penstock_gateway::upkeep::UpkeepOptions;
 use penstock_gateway::{Gateway, GatewayOptions};
 use penstock_meta::kv::FjallKv;
 use penstock_meta::tables::Tables;
@@ -59,6 +60,7 @@ pub(crate) fn engine(text: &str) -> Result<EngineKind, Fatal> {
 pub(crate) struct OpenNode {
     pub(crate) handler: Arc<StorageNode>,
     pub(crate) store: ShardStore,
+    pub(crate) folder: PathBuf,
     _lock: File,
 }
 
@@ -78,7 +80,7 @@ pub(crate) async fn open_node(
         .map_err(|error| Fatal::doing(format!("{id} in {}", folder.display()), error))?;
     let handler =
         Arc::new(StorageNode::new(id, store.clone(), key, Arc::new(SystemClock), pool, NodeOptions::default()));
-    Ok(OpenNode { handler, store, _lock: lock })
+    Ok(OpenNode { handler, store, folder, _lock: lock })
 }
 
 /// Bytes of the file system that holds `folder`, or would once it is made.
@@ -105,6 +107,7 @@ pub(crate) struct GatewayParts {
     pub(crate) event_targets: Vec<String>,
     /// Reads and bodies up to this long travel with the request where a plan was asked for.
     pub(crate) plan_inline_bytes_max: u64,
+    pub(crate) upkeep: UpkeepOptions,
 }
 
 /// The folder of the metadata within a gateway's directory.
@@ -132,6 +135,7 @@ pub(crate) async fn open_gateway(parts: GatewayParts) -> Result<(Gateway, Tables
         node_addresses: parts.node_addresses,
         event_targets: parts.event_targets,
         plan_inline_bytes_max: parts.plan_inline_bytes_max,
+        upkeep: parts.upkeep,
         ..GatewayOptions::new(parts.code, parts.cluster_map, parts.cluster_key)
     };
     options.set_lifecycle_day(std::time::Duration::from_secs(parts.lifecycle_day_seconds.max(1)));

@@ -108,6 +108,9 @@ pub(crate) struct Config {
     pub(crate) gateway: Gateway,
     #[serde(rename = "node")]
     pub(crate) nodes: Vec<Node>,
+    /// How what is stored is kept.
+    #[serde(default)]
+    pub(crate) keep: crate::keep::Keep,
 }
 
 /// `[cluster]`.
@@ -163,6 +166,8 @@ pub(crate) struct Gateway {
     /// TLS, logs of requests, limits: `[gateway.guard]`.
     #[serde(default)]
     pub(crate) guard: Guard,
+    /// Where Prometheus reads the gateway's metrics.
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// `[[node]]`.
@@ -188,6 +193,8 @@ pub(crate) struct Node {
     pub(crate) buffers: Size,
     #[serde(default = "default_engine")]
     pub(crate) engine: String,
+    /// Where Prometheus reads the node's metrics.
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 fn default_domains() -> Vec<String> {

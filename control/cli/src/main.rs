@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod admin_keep;
 mod arguments;
 mod assemble;
 mod bench;
@@ -10,6 +11,8 @@ mod direct;
 mod doctor;
 mod exercise;
 mod identity;
+mod keep;
+mod metrics;
 mod rails;
 mod rdma;
 mod rdma_limits;

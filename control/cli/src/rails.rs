@@ -119,6 +119,11 @@ impl Calls {
         Ok(Self { messenger: Arc::clone(&rdma) as _, rdma: Some(rdma) })
     }
 
+    /// What counts calls over RDMA, where there is RDMA.
+    pub(crate) fn rdma(&self) -> Option<Arc<RdmaMessenger>> {
+        self.rdma.clone()
+    }
+
     /// Says what went which way.
     pub(crate) fn log_counts(&self) {
         if let Some(rdma) = &self.rdma {
@@ -177,6 +182,14 @@ impl Served {
         match self {
             Self::Plain(handler) => Arc::clone(handler),
             Self::Rdma(node) => Arc::clone(node) as _,
+        }
+    }
+
+    /// What counts calls over RDMA, where there is RDMA.
+    pub(crate) fn rdma(&self) -> Option<Arc<RdmaNode>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Rdma(node) => Some(Arc::clone(node)),
         }
     }
 

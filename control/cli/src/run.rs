@@ -13,7 +13,7 @@ use penstock_identity::{Identities, RootAccount, Secret};
 use penstock_meta::tables::Tables;
 use penstock_placement::{ClusterMap, NodeEntry};
 use penstock_proto::{MapEpoch, NodeId, SystemClock};
-use penstock_s3::{FrontOptions, TlsFiles};
+use penstock_s3::{FrontOptions, RequestCounts, TlsFiles};
 use penstock_transport::{MemTransport, TcpMessenger, TcpOptions, TcpServerOptions, serve_tcp};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +27,8 @@ use crate::direct::Direct;
 use crate::identity::{
     IDENTITY_KEY_FILE, RootCredentials, read_cluster_key, read_or_make_cluster_key, read_or_make_identity_key,
 };
+use crate::keep::Beside;
+use crate::metrics::Metrics;
 use crate::rails;
 use crate::rdma;
 use crate::rdma_limits::RdmaLimits;
@@ -143,10 +145,10 @@ async fn serve_front(
     folder: &Path,
     domains: Vec<String>,
     (guard, limits): (Guard, RdmaLimits),
-    events: &EventsConfig,
+    (events, requests): (&EventsConfig, Arc<RequestCounts>),
     stop: CancellationToken,
 ) -> Result<(), Fatal> {
-    let options = front_options(domains, guard, &limits)?;
+    let options = FrontOptions { requests, ..front_options(domains, guard, &limits)? };
     let address = socket.local_addr().map_err(|error| Fatal::doing("the S3 address", error))?;
     let (credentials, new) = RootCredentials::read_or_make(folder)?;
     if new {
@@ -218,6 +220,7 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Fatal> {
         nodes: (0..arguments.nodes).map(|id| NodeEntry { id: NodeId(id), weight: 100, domain: Vec::new() }).collect(),
     };
     tracing::info!(nodes, %code, data = %arguments.data.display(), "the store is open");
+    let kept = Beside::start(&open, &transport, &cluster_key, arguments.keep.scrub()?)?;
     let direct = match arguments.direct {
         true => Direct::start(&open, arguments.listen, arguments.node_port)?,
         false => Direct::default(),
@@ -234,10 +237,22 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Fatal> {
         lifecycle_day_seconds: arguments.tuning.lifecycle_day_seconds,
         event_targets: events.arns(),
         plan_inline_bytes_max: arguments.tuning.plan_inline.bytes(),
+        upkeep: arguments.keep.upkeep()?,
     })
     .await?;
+    let requests: Arc<RequestCounts> = Arc::default();
+    let metrics = Metrics {
+        gateway: Some(gateway.0.clone()),
+        requests: Some(requests.clone()),
+        nodes: open.iter().map(|node| node.handler.clone()).collect(),
+        rebuilders: kept.rebuilders.clone(),
+        ..Metrics::default()
+    };
+    let _metrics = metrics.serve(arguments.metrics).await?;
     let guards = (arguments.front.guard, arguments.front.rdma);
-    let served = serve_front(socket, gateway, &arguments.data, arguments.front.domains, guards, &events, stop).await;
+    let counted = (&events, requests);
+    let served = serve_front(socket, gateway, &arguments.data, arguments.front.domains, guards, counted, stop).await;
+    drop(kept);
     direct.stop().await;
     for node in open {
         node.store.close().await;
@@ -306,11 +321,21 @@ pub(crate) async fn gateway(arguments: GatewayArguments) -> Result<(), Fatal> {
         lifecycle_day_seconds: config.gateway.lifecycle_day_seconds,
         event_targets: events.arns(),
         plan_inline_bytes_max: config.gateway.plan_inline.bytes(),
+        upkeep: config.keep.upkeep()?,
     })
     .await?;
+    let requests: Arc<RequestCounts> = Arc::default();
+    let metrics = Metrics {
+        gateway: Some(gateway.0.clone()),
+        requests: Some(requests.clone()),
+        calls: calls.rdma(),
+        ..Metrics::default()
+    };
+    let _metrics = metrics.serve(config.gateway.metrics).await?;
     let guards = (config.gateway.guard, config.gateway.rdma);
+    let counted = (&events, requests);
     let served =
-        serve_front(socket, gateway, &config.gateway.data, config.gateway.domains, guards, &events, stop).await;
+        serve_front(socket, gateway, &config.gateway.data, config.gateway.domains, guards, counted, stop).await;
     calls.log_counts();
     served
 }
@@ -332,12 +357,29 @@ pub(crate) async fn node(arguments: NodeArguments) -> Result<(), Fatal> {
     };
     let pool = assemble::pool(node.buffers.0, "the node's buffers")?;
     let engine = assemble::engine(&node.engine)?;
-    let open = assemble::open_node(id, node.data.clone(), capacity_bytes, engine, cluster_key, pool).await?;
+    let open = assemble::open_node(id, node.data.clone(), capacity_bytes, engine, cluster_key.clone(), pool).await?;
+    let peers: HashMap<NodeId, String> =
+        config.nodes.iter().map(|node| (NodeId(node.id), node.address.clone())).collect();
+    let calls = rails::Calls::new(
+        &config.cluster,
+        peers.keys().copied().collect(),
+        TcpMessenger::new(peers, TcpOptions::default()),
+    )?;
+    let kept = Beside::of_process(&open, Arc::clone(&calls.messenger), &cluster_key, config.keep.scrub()?)?;
     let listener = listen(socket, address)?;
     tracing::info!(node = %id, %address, "the node is open");
-    let behind = rails::Served::new(&config.cluster, id, open.handler.clone())?;
+    let behind = rails::Served::new(&config.cluster, id, kept.rebuilders[0].clone())?;
+    let metrics = Metrics {
+        nodes: vec![open.handler.clone()],
+        rebuilders: kept.rebuilders.clone(),
+        calls: calls.rdma(),
+        served: behind.rdma(),
+        ..Metrics::default()
+    };
+    let _metrics = metrics.serve(node.metrics).await?;
     let served = serve_tcp(listener, behind.handler(), stop, TcpServerOptions::new(id)).await;
     behind.shutdown().await;
+    drop(kept);
     open.store.close().await;
     served.map_err(|error| Fatal::doing(format!("serving {id}"), error))
 }

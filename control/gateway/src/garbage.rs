@@ -14,7 +14,6 @@ use parking_lot::Mutex;
 use penstock_meta::tables::{GarbageRow, GarbageToken};
 use penstock_proto::NodeId;
 use penstock_proto::Rights;
-use tokio::time::MissedTickBehavior;
 
 use crate::error::Result;
 use crate::gateway::Inner;
@@ -44,9 +43,19 @@ pub struct Collected {
     pub left: u64,
 }
 
-/// One pass at a time.
+/// One pass at a time, and what all of them did.
 #[derive(Default)]
-pub(crate) struct Collector(tokio::sync::Mutex<()>);
+pub(crate) struct Collector {
+    turn: tokio::sync::Mutex<()>,
+    total: Mutex<Collected>,
+}
+
+impl Collector {
+    /// What was collected since the start; of what was left, each time that it was.
+    pub(crate) fn total(&self) -> Collected {
+        *self.total.lock()
+    }
+}
 
 /// Starts the cleaner, and the collector if the options give it an interval.
 pub(crate) fn start(inner: &Arc<Inner>) {
@@ -67,23 +76,12 @@ pub(crate) fn start(inner: &Arc<Inner>) {
         }
     });
     let Some(interval) = inner.options.garbage_interval else { return };
-    inner.spawn_background(move |inner, stopping| async move {
-        let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(1)));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = stopping.cancelled() => break,
-            }
-            tokio::select! {
-                collected = collect_all(&inner) => match collected {
-                    Ok(collected) if collected != Collected::default() => tracing::debug!(?collected, "garbage"),
-                    Ok(_nothing) => {}
-                    Err(error) => tracing::warn!(%error, "garbage can't be collected now"),
-                },
-                // Everything here may be cut short: what was not finished comes again.
-                () = stopping.cancelled() => break,
-            }
+    // It may be cut short: what was not finished comes again.
+    inner.spawn_every(interval, |inner| async move {
+        match collect_all(&inner).await {
+            Ok(collected) if collected != Collected::default() => tracing::debug!(?collected, "garbage"),
+            Ok(_nothing) => {}
+            Err(error) => tracing::warn!(%error, "garbage can't be collected now"),
         }
     });
 }
@@ -105,7 +103,7 @@ async fn abort_dropped(inner: &Inner) -> Result<()> {
 
 /// One pass over all garbage that is due.
 pub(crate) async fn collect_all(inner: &Arc<Inner>) -> Result<Collected> {
-    let _one_at_a_time = inner.collector.0.lock().await;
+    let _one_at_a_time = inner.collector.turn.lock().await;
     abort_dropped(inner).await?;
     let mut collected = Collected::default();
     let down: Mutex<HashSet<NodeId>> = Mutex::default();
@@ -149,6 +147,10 @@ pub(crate) async fn collect_all(inner: &Arc<Inner>) -> Result<Collected> {
             }
         }
     }
+    let mut total = inner.collector.total.lock();
+    total.data += collected.data;
+    total.shards += collected.shards;
+    total.left += collected.left;
     Ok(collected)
 }
 

@@ -3,14 +3,17 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use penstock_buf::{BufPool, PoolStats};
 use penstock_digest::{HashCounts, HashScheduler, HashTier};
-use penstock_executor::Executor;
+use penstock_executor::{Executor, ExecutorStats};
 use penstock_meta::kv::Kv;
 use penstock_meta::tables::{BucketRow, Tables};
+use penstock_placement::ClusterMap;
 use penstock_proto::Clock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +25,7 @@ use crate::options::GatewayOptions;
 use crate::pending::{PendingPool, Registry};
 use crate::plan_holds::Plans;
 use crate::traffic::{GatewayStats, Traffic};
+use crate::upkeep::Upkeep;
 
 /// S3 operations over metadata and storage nodes. Clones share everything.
 #[derive(Clone)]
@@ -42,6 +46,7 @@ pub(crate) struct Inner {
     pub(crate) hashes: HashScheduler,
     pub(crate) plans: Plans,
     pub(crate) traffic: Arc<Traffic>,
+    pub(crate) upkeep: Upkeep,
     admission: Arc<Semaphore>,
     open_streams: Arc<AtomicUsize>,
     puts: Arc<AtomicUsize>,
@@ -70,6 +75,29 @@ pub struct Usage {
     pub garbage_rows: u64,
     /// The executor's buffers, where the options name them.
     pub pool: Option<PoolStats>,
+}
+
+/// How much a gateway has to do, without asking the metadata.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Requests under way, open reads included.
+    pub requests: usize,
+    /// Reads whose streams live.
+    pub open_streams: usize,
+    /// Bodies being stored.
+    pub puts_in_flight: usize,
+    /// Data ids on their way in, or dropped and on their way to a garbage row.
+    pub pending_data: usize,
+    /// Plans whose time has not run out and that were not committed.
+    pub plans_open: usize,
+    /// The executor's buffers, where the options name them.
+    pub pool: Option<PoolStats>,
+    /// Data ids that were deleted as garbage since the start.
+    pub garbage_deleted: u64,
+    /// Their shards.
+    pub garbage_shards: u64,
+    /// Times that one was left for later.
+    pub garbage_left: u64,
 }
 
 /// A request's place in the house; given back when dropped.
@@ -108,6 +136,7 @@ impl Gateway {
             collector: Collector::default(),
             plans: Plans::default(),
             traffic: Arc::default(),
+            upkeep: Upkeep::new(&options.upkeep),
             lifecycles: lifecycle::Parsed::default(),
             lifecycle_worker: lifecycle::Worker::default(),
             admission: Arc::new(Semaphore::new(options.requests_in_flight_max)),
@@ -120,6 +149,7 @@ impl Gateway {
         crate::garbage::start(&inner);
         crate::plan_holds::start(&inner);
         lifecycle::start(&inner);
+        crate::upkeep::start(&inner);
         Self { inner }
     }
 
@@ -155,9 +185,31 @@ impl Gateway {
         })
     }
 
+    /// How much it has to do.
+    pub fn load(&self) -> Load {
+        let inner = &self.inner;
+        let garbage = inner.collector.total();
+        Load {
+            requests: inner.options.requests_in_flight_max.saturating_sub(inner.admission.available_permits()),
+            open_streams: inner.open_streams.load(Ordering::SeqCst),
+            puts_in_flight: inner.puts.load(Ordering::SeqCst),
+            pending_data: inner.pending.count(),
+            plans_open: inner.plans.count(),
+            pool: inner.options.buffers.as_ref().map(BufPool::stats),
+            garbage_deleted: garbage.data,
+            garbage_shards: garbage.shards,
+            garbage_left: garbage.left,
+        }
+    }
+
     /// What passed through this gateway since its start.
     pub fn stats(&self) -> GatewayStats {
         self.inner.traffic.read()
+    }
+
+    /// What its executor has seen since its start.
+    pub fn executor_stats(&self) -> ExecutorStats {
+        self.inner.executor.stats()
     }
 
     /// Takes no more requests (SlowDown), stops the background tasks and waits for them.
@@ -199,13 +251,36 @@ impl Inner {
         self.tasks.spawn(task(Arc::clone(self), self.stopping.clone()));
     }
 
+    /// A job of the background, every `interval`, until the gateway stops: which cuts it short, so whatever it does must
+    /// bear that.
+    pub(crate) fn spawn_every<F: Future<Output = ()> + Send + 'static>(
+        self: &Arc<Self>,
+        interval: Duration,
+        job: impl Fn(Arc<Self>) -> F + Send + 'static,
+    ) {
+        self.spawn_background(move |inner, stopping| async move {
+            let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(1)));
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    () = stopping.cancelled() => break,
+                }
+                tokio::select! {
+                    () = job(Arc::clone(&inner)) => {}
+                    () = stopping.cancelled() => break,
+                }
+            }
+        });
+    }
+
+    /// The map for new data: without nodes that are out.
+    pub(crate) fn usable_map(&self) -> Arc<ClusterMap> {
+        self.upkeep.nodes.usable(self)
+    }
+
     pub(crate) fn registry(&self) -> Registry<'_> {
-        Registry {
-            tables: &self.tables,
-            clock: &*self.clock,
-            map: &self.options.cluster_map,
-            shards: self.options.code.n(),
-        }
+        Registry { tables: &self.tables, clock: &*self.clock, map: self.usable_map(), shards: self.options.code.n() }
     }
 
     /// The row of a bucket.

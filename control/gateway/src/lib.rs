@@ -48,10 +48,11 @@ mod ranges;
 mod read;
 pub mod tags;
 mod traffic;
+pub mod upkeep;
 mod versions;
 mod write;
 
 pub use garbage::Collected;
-pub use gateway::{Gateway, Usage};
+pub use gateway::{Gateway, Load, Usage};
 pub use options::{GatewayOptions, PLAN_INLINE_BYTES_MAX};
 pub use traffic::GatewayStats;

@@ -9,6 +9,8 @@ use penstock_placement::{ClusterMap, PlacementError, place};
 use penstock_proto::plan::NodeAddress;
 use penstock_proto::{ClusterKey, Code, DataId, NodeId, limits};
 
+use crate::upkeep::UpkeepOptions;
+
 /// The default of [`GatewayOptions::plan_inline_bytes_max`].
 pub const PLAN_INLINE_BYTES_MAX: u64 = 128 << 10;
 
@@ -37,6 +39,8 @@ pub struct GatewayOptions {
     pub lifecycle_interval: Option<Duration>,
     /// Requests worked on at a time, open reads included; past it, SlowDown.
     pub requests_in_flight_max: usize,
+    /// How what is stored is kept.
+    pub upkeep: UpkeepOptions,
     /// How long a client may be silent in the middle of a body.
     pub body_idle_timeout: Duration,
     /// Where clients reach the nodes; without any, plans are declined.
@@ -65,6 +69,7 @@ impl GatewayOptions {
             lifecycle_day: DAY,
             lifecycle_interval: Some(LIFECYCLE_INTERVAL_MAX),
             requests_in_flight_max: limits::REQUESTS_IN_FLIGHT_MAX,
+            upkeep: UpkeepOptions::default(),
             body_idle_timeout: limits::BODY_IDLE_TIMEOUT,
             node_addresses: HashMap::new(),
             plan_inline_bytes_max: PLAN_INLINE_BYTES_MAX,

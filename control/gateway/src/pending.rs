@@ -68,7 +68,7 @@ struct IdStock {
 pub(crate) struct Registry<'a> {
     pub(crate) tables: &'a Tables,
     pub(crate) clock: &'a dyn Clock,
-    pub(crate) map: &'a ClusterMap,
+    pub(crate) map: Arc<ClusterMap>,
     pub(crate) shards: usize,
 }
 
@@ -148,7 +148,7 @@ impl Registry<'_> {
         let mut writes = Vec::with_capacity(STOCK_IDS);
         for _ in 0..STOCK_IDS {
             let data = DataId::random();
-            let nodes = place(self.map, data, 0, self.shards)
+            let nodes = place(&self.map, data, 0, self.shards)
                 .map_err(|error| Error::new(ErrorKind::InternalError, error.to_string()))?;
             writes.push(NewWrite { data, nodes, expires_unix_ms });
         }
@@ -231,7 +231,7 @@ mod tests {
         }
 
         fn registry(&self) -> Registry<'_> {
-            Registry { tables: &self.tables, clock: &self.clock, map: &self.map, shards: 3 }
+            Registry { tables: &self.tables, clock: &self.clock, map: Arc::new(self.map.clone()), shards: 3 }
         }
     }
 

@@ -266,8 +266,9 @@ impl Gateway {
         let options = &self.inner.options;
         let (data, code) = (pending.data(), options.code);
         let stripes = u32::try_from(stripes_of(size_bytes)).map_err(internal)?;
+        let map = self.inner.usable_map();
         let groups = (0..stripes.div_ceil(GROUP_STRIPES))
-            .map(|group| place(&options.cluster_map, data, group, code.n()).map_err(internal))
+            .map(|group| place(&map, data, group, code.n()).map_err(internal))
             .collect::<Result<Vec<_>>>()?;
         let now_unix_ms = self.inner.clock.now_unix_ms();
         let lifetime_ms = limits::PLAN_WRITE_LIFETIME.as_millis() as u64;

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use penstock_proto::{DataId, limits};
-use tokio::time::MissedTickBehavior;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::gateway::Inner;
@@ -105,14 +104,5 @@ impl Plans {
 
 /// Starts the sweeper.
 pub(crate) fn start(inner: &Arc<Inner>) {
-    inner.spawn_background(|inner, stopping| async move {
-        let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => inner.plans.sweep(inner.clock.now_unix_ms()),
-                () = stopping.cancelled() => break,
-            }
-        }
-    });
+    inner.spawn_every(SWEEP_INTERVAL, |inner| async move { inner.plans.sweep(inner.clock.now_unix_ms()) });
 }

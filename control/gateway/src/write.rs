@@ -139,7 +139,7 @@ impl<'a> Writer<'a> {
         let stripe = stripe_number(index)?;
         if group == self.groups.len() {
             let number = stripe_number(group)?;
-            let nodes = place(&self.inner.options.cluster_map, self.pending.data(), number, code.n())
+            let nodes = place(&self.inner.usable_map(), self.pending.data(), number, code.n())
                 .map_err(|error| internal(error.to_string()))?;
             self.groups.push(nodes.into());
         }
@@ -213,7 +213,7 @@ pub(crate) async fn keep_manifest(
         return Ok(ManifestPlace::Inline(rows.swap_remove(0)));
     }
     let count = stripe_number(rows.len())?;
-    inner.tables.put_manifests(data, &rows).await?;
+    inner.tables.put_manifests(data, inner.options.code, &rows).await?;
     Ok(ManifestPlace::Rows { count })
 }
 

@@ -46,7 +46,10 @@ impl Params {
     }
 
     /// Refuses parameters that the call does not know: what is not understood must not seem to be heeded.
-    pub(crate) fn only(&self, known: &[&str]) -> Result<(), IdentityError> {
+    ///
+    /// # Errors
+    /// ValidationError that names the stranger.
+    pub fn only(&self, known: &[&str]) -> Result<(), IdentityError> {
         let common = ["Action", "Version"];
         let stranger = self.0.iter().find(|(key, _)| {
             let base = key.split(".member.").next().unwrap_or(key);

@@ -18,10 +18,12 @@
 mod access;
 mod auth;
 mod cors;
+mod counts;
 mod exchange;
 mod failure;
 mod gate;
 mod journal;
+mod keep;
 mod offload;
 mod ops;
 mod options;
@@ -37,6 +39,7 @@ mod tls;
 mod wire;
 mod xml;
 
+pub use counts::RequestCounts;
 pub use options::FrontOptions;
 pub use server::{serve, take_address};
 pub use tls::{RELOAD_INTERVAL, ReloadingTls, TlsFiles};

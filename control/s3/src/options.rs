@@ -2,11 +2,13 @@
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use penstock_offload::DialectSet;
 use penstock_proto::limits;
 
+use crate::counts::RequestCounts;
 use crate::tls::TlsFiles;
 
 /// How the front behaves. [`FrontOptions::default`] suits a server that is reached by address, path style.
@@ -39,6 +41,8 @@ pub struct FrontOptions {
     pub requests_per_second_max: Option<NonZeroU32>,
     /// Who speaks S3 over RDMA. None: every request with `x-amz-rdma-*` headers is told 501.
     pub dialects: DialectSet,
+    /// Where answered requests are counted; keep a clone to read them.
+    pub requests: Arc<RequestCounts>,
 }
 
 impl FrontOptions {
@@ -62,6 +66,7 @@ impl Default for FrontOptions {
             audit_log: None,
             requests_per_second_max: None,
             dialects: DialectSet::default(),
+            requests: Arc::default(),
         }
     }
 }

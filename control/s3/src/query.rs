@@ -15,6 +15,7 @@ use s3s_sigv4::{AmzDate, AuthorizationV4, Payload};
 
 use crate::access::{now_unix_s, of_connection};
 use crate::exchange::Exchange;
+use crate::keep;
 use crate::peer::Peer;
 use crate::respond::{self, Answer, AnswerBody};
 use crate::server::Front;
@@ -92,6 +93,9 @@ async fn perform(
     let mut context = Context::new();
     of_connection(&mut context, peer);
     caller.1.describe(&mut context);
+    if let Some(answered) = keep::perform(front, &caller.1, &params, &context, &exchange.id).await {
+        return answered;
+    }
     let answered = front.identities.call(&caller.1, &params, &context, now, &exchange.id).await?;
     Ok(answered.document)
 }

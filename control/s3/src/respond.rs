@@ -167,6 +167,11 @@ impl Record {
     }
 
     /// Notes that the answer's head is ready.
+    /// What it asked for; `-` for nothing that there is.
+    pub(crate) fn operation(&self) -> &'static str {
+        self.operation
+    }
+
     pub(crate) fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
         self.turnaround = self.started.elapsed();

@@ -304,6 +304,7 @@ async fn answer(front: Arc<Front>, peer: Peer, request: Request<Incoming>) -> Re
     }
     respond::finish_headers(answer.headers_mut(), &exchange, expects_continue);
     record.answered(answer.status());
+    front.options.requests.count(record.operation(), answer.status().as_u16());
     answer.map(|body| SentBody::new(body, record))
 }
 

@@ -28,7 +28,10 @@ mod layout;
 mod plan;
 mod read;
 mod read_machine;
+mod rebuild;
+mod rebuilder;
 mod stats;
+mod upkeep;
 mod write;
 mod write_machine;
 
@@ -49,6 +52,7 @@ pub use chunk::{ChunkBuf, SealedChunk};
 pub use error::{ExecutorError, FailureKind, Failures, ShardFailure};
 pub use exchange::{BUSY_PAUSE, BUSY_TRIES_MAX};
 pub use plan::{StripeStored, StripeTarget, StripeWritten};
+pub use rebuilder::{Rebuilder, RebuilderStats};
 pub use stats::{ExecutorStats, NodeCounters, SUSPECT_FOR, UNFIT_FOR};
 
 use crate::coding::Codes;

@@ -5,6 +5,7 @@ mod faulty;
 mod losses;
 mod node;
 mod read;
+mod rebuild;
 mod round_trip;
 mod tail;
 mod write;

@@ -13,7 +13,9 @@
 #![forbid(unsafe_code)]
 
 mod refusal;
+mod scrub;
 mod stats;
+mod upkeep;
 
 #[cfg(test)]
 mod tests;
@@ -24,18 +26,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use penstock_buf::BufPool;
-use penstock_proto::wire::{NodeReply, NodeRequest};
+use penstock_proto::wire::{NodeReply, NodeRequest, NodeStatus};
 use penstock_proto::{Clock, ClusterKey, DataId, NodeId, Receipt, Rights, ShardKey, StoredShard, limits};
-use penstock_store::ShardStore;
+use penstock_store::{ShardStore, StoreStats};
 use penstock_transport::{Handler, OneSided};
 use tokio::sync::Semaphore;
 
+pub use scrub::{SCRUB_PERIOD, ScrubOptions};
 pub use stats::NodeStats;
 
 use refusal::Refusal;
+use scrub::Scrub;
 use stats::Counters;
 
-/// The data id in the capability of a status request, which is about no data.
+/// The data id in the capability of a status request and of the upkeep's, which are about no data.
 pub const STATUS_DATA: DataId = DataId(0);
 
 /// How a node behaves.
@@ -63,6 +67,7 @@ pub struct StorageNode {
     options: NodeOptions,
     places: Semaphore,
     counters: Counters,
+    scrub: Scrub,
 }
 
 impl StorageNode {
@@ -76,7 +81,7 @@ impl StorageNode {
         options: NodeOptions,
     ) -> Self {
         let places = Semaphore::new(options.operations_max);
-        Self { node, store, key, clock, pool, options, places, counters: Counters::default() }
+        Self { node, store, key, clock, pool, options, places, counters: Counters::default(), scrub: Scrub::default() }
     }
 
     /// Who it is.
@@ -89,6 +94,21 @@ impl StorageNode {
         self.counters.read(self.options.operations_max.saturating_sub(self.places.available_permits()))
     }
 
+    /// How it is, as it answers to those who ask.
+    pub fn status(&self) -> NodeStatus {
+        NodeStatus { scrub: self.scrub.progress(), ..self.store.status() }
+    }
+
+    /// What its store did since it was opened.
+    pub fn store_stats(&self) -> StoreStats {
+        self.store.stats()
+    }
+
+    /// Reads every shard once a period, for ever: until the store is closed, or the future is dropped.
+    pub async fn scrub_forever(&self, options: ScrubOptions) {
+        self.scrub.run(&self.store, &*self.clock, &options).await;
+    }
+
     async fn serve(&self, header: &[u8], memory: &mut dyn OneSided) -> Result<NodeReply, Refusal> {
         let request = NodeRequest::decode(header)?;
         let (capability, clock) = (request.capability(), &*self.clock);
@@ -97,6 +117,12 @@ impl StorageNode {
             NodeRequest::Get { key, .. } => capability.check_shard(&self.key, Rights::GET, *key, clock)?,
             NodeRequest::Delete { data, .. } => capability.check(&self.key, Rights::DELETE, *data, clock)?,
             NodeRequest::Status { .. } => capability.check(&self.key, Rights::STATUS, STATUS_DATA, clock)?,
+            NodeRequest::List { .. } | NodeRequest::Check { .. } | NodeRequest::Scrub { .. } => {
+                capability.check(&self.key, Rights::UPKEEP, STATUS_DATA, clock)?;
+            }
+            NodeRequest::Rebuild { .. } => {
+                return Err(Refusal::bad_request("no executor is beside this node to rebuild shards"));
+            }
         }
         let _place = self.places.try_acquire().map_err(|_| Refusal::busy(self.options.operations_max))?;
         match request {
@@ -118,8 +144,15 @@ impl StorageNode {
             }
             NodeRequest::Status { .. } => {
                 self.counters.statuses.add(1);
-                Ok(NodeReply::Status(self.store.status()))
+                Ok(NodeReply::Status(self.status()))
             }
+            NodeRequest::List { after, broken, .. } => self.list(after, broken, memory).await,
+            NodeRequest::Check { shards, .. } => self.check(shards, memory).await,
+            NodeRequest::Scrub { bytes_per_s, .. } => {
+                self.scrub.begin(bytes_per_s, self.clock.now_unix_ms());
+                Ok(NodeReply::Scrubbing)
+            }
+            NodeRequest::Rebuild { .. } => unreachable!("refused above"),
         }
     }
 

@@ -23,6 +23,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{NodeOptions, STATUS_DATA, StorageNode};
 
+mod upkeep;
+
 const NODE: NodeId = NodeId(3);
 const DATA: DataId = DataId(77);
 const NOW_MS: u64 = 1_000_000;

@@ -33,6 +33,10 @@ impl Rights {
     pub const STATUS: Self = Self(8);
     /// Have puts answered with a [receipt](crate::receipt::Receipt).
     pub const RECEIPT: Self = Self(16);
+    /// Ask a node which shards it holds, and have it scrub them. Carries data id 0.
+    pub const UPKEEP: Self = Self(32);
+    /// Have the executor beside a node rebuild shards.
+    pub const REBUILD: Self = Self(64);
 
     /// Whether every right of `wanted` is in `self`.
     pub fn allow(self, wanted: Self) -> bool {

@@ -12,6 +12,7 @@ mod ids;
 pub mod limits;
 pub mod plan;
 pub mod receipt;
+pub mod upkeep;
 pub mod wire;
 
 pub use capability::{Capability, CapabilityError, ClusterKey, Rights, Scope};

@@ -66,6 +66,10 @@ pub const CONNECTIONS_PER_NODE_MAX: usize = 64;
 pub const NODE_CONNECTIONS_MAX: usize = 1024;
 /// Shard operations that one node works on at a time; past it, Busy.
 pub const NODE_OPERATIONS_MAX: usize = 256;
+/// Shards that one message of the upkeep is about: a listing, or a check of what a node holds.
+pub const UPKEEP_SHARDS_MAX: usize = 4096;
+/// Stripes that the executor beside one node rebuilds at a time; past it, Busy.
+pub const REBUILDS_MAX: usize = 4;
 /// Longest header of a message between executor and node.
 pub const MESSAGE_HEADER_BYTES_MAX: usize = 4096;
 

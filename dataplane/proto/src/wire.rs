@@ -9,6 +9,7 @@ use crate::capability::{Capability, CapabilityError};
 use crate::ids::{DataId, ShardKey};
 use crate::limits;
 use crate::receipt::Receipt;
+use crate::upkeep::{Rebuild, Rebuilt};
 
 /// Version of every record here.
 pub const VERSION: u8 = 1;
@@ -52,6 +53,36 @@ pub enum NodeRequest {
         /// The right to ask.
         capability: Capability,
     },
+    /// Which shards it holds, in the order of their keys; they come as payload ([`crate::upkeep::ListedShard`]).
+    List {
+        /// The right to ask.
+        capability: Capability,
+        /// From the first after this one; from the first of all.
+        after: Option<ShardKey>,
+        /// Those alone that a read or a scrub has found damaged.
+        broken: bool,
+    },
+    /// Whether it holds the shards in the payload ([`crate::upkeep::ShardClaim`]); a byte for each comes back as payload.
+    Check {
+        /// The right to ask.
+        capability: Capability,
+        /// How many they are.
+        shards: u32,
+    },
+    /// Begin a scrub of every shard now, at this speed.
+    Scrub {
+        /// The right to.
+        capability: Capability,
+        /// Bytes read a second; at least 1.
+        bytes_per_s: u64,
+    },
+    /// For the executor beside the node: rebuild shards of a stripe.
+    Rebuild {
+        /// The right to, and to read and store the shards in question: it is passed on.
+        capability: Capability,
+        /// What.
+        rebuild: Rebuild,
+    },
 }
 
 /// What a node answers.
@@ -75,6 +106,22 @@ pub enum NodeReply {
     },
     /// How the node is.
     Status(NodeStatus),
+    /// So many shards are listed in the payload.
+    Listed {
+        /// How many.
+        shards: u32,
+        /// Whether there are further ones.
+        more: bool,
+    },
+    /// The states of so many shards are in the payload.
+    Checked {
+        /// How many.
+        shards: u32,
+    },
+    /// The scrub has begun.
+    Scrubbing,
+    /// The rebuild is done, as far as it could be.
+    Rebuilt(Rebuilt),
     /// It can't.
     Refused {
         /// Which kind of no.
@@ -99,6 +146,29 @@ pub struct NodeStatus {
     pub open_extents: u32,
     /// Whether the device has failed: reads may work, writes don't.
     pub failed: bool,
+    /// How long the device takes for a read of a shard or a range, in microseconds, smoothed; 0 before the first.
+    pub read_us: u32,
+    /// The same for a flush.
+    pub flush_us: u32,
+    /// Shards that live and that a read or a scrub has found damaged.
+    pub broken_shards: u64,
+    /// The scrub that is under way.
+    pub scrub: ScrubProgress,
+}
+
+/// How far a node's scrub is: it reads every shard, and begins anew when it is through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct ScrubProgress {
+    /// When the cycle under way began; 0 when there is no scrub.
+    pub began_unix_ms: u64,
+    /// Shards read in it.
+    pub shards: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Of those, the ones that were found damaged.
+    pub bad: u64,
+    /// When the last whole cycle ended; 0 for never.
+    pub last_ended_unix_ms: u64,
 }
 
 /// The kinds of no.
@@ -170,6 +240,8 @@ pub enum WireError {
     Capability(#[from] CapabilityError),
 }
 
+/// The kind of [`NodeRequest::Rebuild`].
+const REBUILD_KIND: u8 = 0x13;
 /// Longest message of a refusal.
 const REFUSAL_BYTES_MAX: usize = 512;
 
@@ -205,6 +277,14 @@ impl<'a> Reader<'a> {
 
     fn u64(&mut self) -> Result<u64, WireError> {
         Ok(u64::from_le_bytes(*self.take()?))
+    }
+
+    fn flag(&mut self) -> Result<bool, WireError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(WireError::Field("a flag is 0 or 1")),
+        }
     }
 
     fn capability(&mut self) -> Result<Capability, WireError> {
@@ -256,6 +336,27 @@ impl NodeRequest {
                 out = start(4);
                 out.put_slice(&capability.to_bytes());
             }
+            Self::List { capability, after, broken } => {
+                out = start(0x10);
+                out.put_slice(&capability.to_bytes());
+                out.put_u8(u8::from(after.is_some()) | u8::from(*broken) << 1);
+                out.put_slice(&after.map_or([0; ShardKey::ENCODED_BYTES], ShardKey::to_bytes));
+            }
+            Self::Check { capability, shards } => {
+                out = start(0x11);
+                out.put_slice(&capability.to_bytes());
+                out.put_u32_le(*shards);
+            }
+            Self::Scrub { capability, bytes_per_s } => {
+                out = start(0x12);
+                out.put_slice(&capability.to_bytes());
+                out.put_u64_le(*bytes_per_s);
+            }
+            Self::Rebuild { capability, rebuild } => {
+                out = start(REBUILD_KIND);
+                out.put_slice(&capability.to_bytes());
+                out.put_slice(&postcard::to_stdvec(rebuild).expect("a struct of numbers has a postcard form"));
+            }
         }
         out.freeze()
     }
@@ -282,6 +383,24 @@ impl NodeRequest {
             },
             3 => Self::Delete { capability: reader.capability()?, data: DataId::from_bytes(*reader.take()?) },
             4 => Self::Status { capability: reader.capability()? },
+            0x10 => {
+                let capability = reader.capability()?;
+                let flags = reader.u8()?;
+                let after = reader.shard_key()?;
+                if flags > 3 {
+                    return Err(WireError::Field("a list has two flags"));
+                }
+                Self::List { capability, after: (flags & 1 == 1).then_some(after), broken: flags & 2 == 2 }
+            }
+            0x11 => Self::Check { capability: reader.capability()?, shards: reader.u32()? },
+            0x12 => Self::Scrub { capability: reader.capability()?, bytes_per_s: reader.u64()? },
+            REBUILD_KIND => {
+                let capability = reader.capability()?;
+                let (rebuild, rest) = postcard::take_from_bytes::<Rebuild>(reader.rest)
+                    .map_err(|_| WireError::Field("the rebuild can't be read"))?;
+                reader.rest = rest;
+                Self::Rebuild { capability, rebuild }
+            }
             other => return Err(WireError::Kind(other)),
         };
         reader.end()?;
@@ -295,8 +414,19 @@ impl NodeRequest {
             {
                 Err(WireError::Field("a read has 1 byte at least and ends within SHARD_BYTES_MAX"))
             }
+            Self::Check { shards, .. } if *shards == 0 || *shards as usize > limits::UPKEEP_SHARDS_MAX => {
+                Err(WireError::Field("a check is about 1 shard at least and UPKEEP_SHARDS_MAX at most"))
+            }
+            Self::Scrub { bytes_per_s: 0, .. } => Err(WireError::Field("a scrub reads 1 byte a second at least")),
+            Self::Rebuild { rebuild, .. } => rebuild.check().map(|()| request),
             _ => Ok(request),
         }
+    }
+
+    /// Whether these are the header bytes of a [`NodeRequest::Rebuild`], which is not for the node but for the executor
+    /// beside it.
+    pub fn is_rebuild(header: &[u8]) -> bool {
+        header.get(..2) == Some(&[VERSION, REBUILD_KIND])
     }
 
     /// The capability that comes with it.
@@ -305,7 +435,11 @@ impl NodeRequest {
             Self::Put { capability, .. }
             | Self::Get { capability, .. }
             | Self::Delete { capability, .. }
-            | Self::Status { capability } => capability,
+            | Self::Status { capability }
+            | Self::List { capability, .. }
+            | Self::Check { capability, .. }
+            | Self::Scrub { capability, .. }
+            | Self::Rebuild { capability, .. } => capability,
         }
     }
 }
@@ -346,6 +480,30 @@ impl NodeReply {
                 out.put_u64_le(status.shards);
                 out.put_u32_le(status.open_extents);
                 out.put_u8(u8::from(status.failed));
+                out.put_u32_le(status.read_us);
+                out.put_u32_le(status.flush_us);
+                out.put_u64_le(status.broken_shards);
+                let ScrubProgress { began_unix_ms, shards, bytes, bad, last_ended_unix_ms } = status.scrub;
+                for number in [began_unix_ms, shards, bytes, bad, last_ended_unix_ms] {
+                    out.put_u64_le(number);
+                }
+            }
+            Self::Listed { shards, more } => {
+                out = start(0x90);
+                out.put_u32_le(*shards);
+                out.put_u8(u8::from(*more));
+            }
+            Self::Checked { shards } => {
+                out = start(0x91);
+                out.put_u32_le(*shards);
+            }
+            Self::Scrubbing => out = start(0x92),
+            Self::Rebuilt(rebuilt) => {
+                out = start(0x93);
+                out.put_u64_le(rebuilt.stored);
+                out.put_u32_le(rebuilt.reads);
+                out.put_u64_le(rebuilt.read_bytes);
+                out.put_u64_le(rebuilt.written_bytes);
             }
             Self::Receipted(receipt) => {
                 out = start(0x85);
@@ -376,11 +534,26 @@ impl NodeReply {
                 live_bytes: reader.u64()?,
                 shards: reader.u64()?,
                 open_extents: reader.u32()?,
-                failed: match reader.u8()? {
-                    0 => false,
-                    1 => true,
-                    _ => return Err(WireError::Field("a flag is 0 or 1")),
+                failed: reader.flag()?,
+                read_us: reader.u32()?,
+                flush_us: reader.u32()?,
+                broken_shards: reader.u64()?,
+                scrub: ScrubProgress {
+                    began_unix_ms: reader.u64()?,
+                    shards: reader.u64()?,
+                    bytes: reader.u64()?,
+                    bad: reader.u64()?,
+                    last_ended_unix_ms: reader.u64()?,
                 },
+            }),
+            0x90 => Self::Listed { shards: reader.u32()?, more: reader.flag()? },
+            0x91 => Self::Checked { shards: reader.u32()? },
+            0x92 => Self::Scrubbing,
+            0x93 => Self::Rebuilt(Rebuilt {
+                stored: reader.u64()?,
+                reads: reader.u32()?,
+                read_bytes: reader.u64()?,
+                written_bytes: reader.u64()?,
             }),
             0x85 => Self::Receipted(Receipt::from_bytes(reader.take()?)),
             0xff => {
@@ -405,6 +578,9 @@ impl NodeReply {
 mod tests {
     use super::*;
     use crate::capability::{ClusterKey, Rights};
+    use crate::ids::NodeId;
+    use crate::plan::Crc64;
+    use crate::upkeep::RebuildShard;
 
     fn capability() -> Capability {
         Capability::sign(&ClusterKey::new([7; 32]), Rights::PUT, DataId(1), 99)
@@ -418,7 +594,19 @@ mod tests {
             NodeRequest::Get { capability, key, crc64: 5, offset: 6, length: 7 },
             NodeRequest::Delete { capability, data: DataId(1) },
             NodeRequest::Status { capability },
+            NodeRequest::List { capability, after: Some(key), broken: true },
+            NodeRequest::List { capability, after: None, broken: false },
+            NodeRequest::Check { capability, shards: 9 },
+            NodeRequest::Scrub { capability, bytes_per_s: 1 << 20 },
+            NodeRequest::Rebuild { capability, rebuild: rebuild() },
         ]
+    }
+
+    fn rebuild() -> Rebuild {
+        let shard = |from, to| RebuildShard { from, to, crc64: Crc64(0x0102_0304_0506_0708) };
+        let shards = vec![shard(Some(NodeId(1)), None), shard(Some(NodeId(2)), None), shard(None, Some(NodeId(300)))];
+        let code = crate::code::Code::new(2, 1).expect("a code");
+        Rebuild { data: DataId(1), stripe: 2, code, chunk_bytes: 1000, shards }
     }
 
     fn replies() -> Vec<NodeReply> {
@@ -429,6 +617,10 @@ mod tests {
             NodeReply::Status(NodeStatus { capacity_bytes: 9, shards: 1, failed: true, ..NodeStatus::default() }),
             NodeReply::refused(NodeErrorCode::NoSpace, "the device is full"),
             NodeReply::Receipted(Receipt::from_bytes(&[3; Receipt::ENCODED_BYTES])),
+            NodeReply::Listed { shards: 3, more: true },
+            NodeReply::Checked { shards: 3 },
+            NodeReply::Scrubbing,
+            NodeReply::Rebuilt(Rebuilt { stored: 1 << 40, reads: 10, read_bytes: 11, written_bytes: 12 }),
         ]
     }
 
@@ -459,6 +651,12 @@ mod tests {
         );
         assert_eq!(replies()[1].encode()[..], *b"\x01\x82\x01\0\0\0\0\0\0\0\x02\0\0\0");
         assert_eq!(replies()[4].encode()[..], *b"\x01\xff\x03the device is full");
+        assert_eq!(
+            requests()[4].encode()[2 + Capability::ENCODED_BYTES..],
+            *b"\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\x02\x03"
+        );
+        assert_eq!(replies()[6].encode()[..], *b"\x01\x90\x03\0\0\0\x01");
+        assert_eq!(replies()[9].encode()[..10], *b"\x01\x93\0\0\0\0\0\x01\0\0");
     }
 
     #[test]
@@ -470,6 +668,10 @@ mod tests {
             NodeRequest::Put { capability, key, shard_bytes: u32::MAX, crc64: 0 },
             NodeRequest::Get { capability, key, crc64: 0, offset: u32::MAX, length: 1 },
             NodeRequest::Get { capability, key, crc64: 0, offset: 0, length: 0 },
+            NodeRequest::Check { capability, shards: 0 },
+            NodeRequest::Check { capability, shards: u32::MAX },
+            NodeRequest::Scrub { capability, bytes_per_s: 0 },
+            NodeRequest::Rebuild { capability, rebuild: Rebuild { shards: Vec::new(), ..rebuild() } },
         ] {
             assert!(matches!(NodeRequest::decode(&bad.encode()), Err(WireError::Field(_))));
         }

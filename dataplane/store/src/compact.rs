@@ -197,7 +197,7 @@ impl Compactor {
                 Err(StoreError::Closed) => return Err(StoreError::Closed),
                 other => {
                     self.disk.counters.corrupt_reads.add(1);
-                    from.broken.store(true, Ordering::Relaxed);
+                    self.state.read().mark_broken(from);
                     tracing::error!(key = %from.record.key, offset, unreadable = other.is_err(), "compaction leaves a broken shard where it is");
                     if let Some(extent) = self.state.write().extents.get_mut(&id) {
                         extent.pinned = true;

@@ -1,7 +1,9 @@
 //! The device as the store uses it: superblock and extent table in memory, buffers of our own, and the rule that a
 //! failed flush is final.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use penstock_buf::{Buf, BufMut, BufPool, PoolOptions};
 use penstock_proto::limits::BUFFER_WAIT;
@@ -27,6 +29,26 @@ pub(crate) struct Disk {
     pub(crate) counters: Arc<Counters>,
     table: tokio::sync::Mutex<Vec<TableBlock>>,
     failed: OnceLock<String>,
+    pub(crate) read_time: Smoothed,
+    pub(crate) flush_time: Smoothed,
+}
+
+/// How long something takes: each new time counts for a sixteenth.
+#[derive(Debug, Default)]
+pub(crate) struct Smoothed(AtomicU32);
+
+impl Smoothed {
+    pub(crate) fn took(&self, since: Instant) {
+        let us = u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX).max(1);
+        let before = self.0.load(Ordering::Relaxed);
+        // Two at once may lose one of them: it is an estimate.
+        self.0.store(if before == 0 { us } else { before - before / 16 + us / 16 }, Ordering::Relaxed);
+    }
+
+    /// In microseconds; 0 when it never happened.
+    pub(crate) fn us(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Disk {
@@ -47,7 +69,16 @@ impl Disk {
             }
             None => format(&io, bytes, extent_bytes).await?,
         };
-        Ok(Self { device, layout, pool, counters, table: tokio::sync::Mutex::new(table), failed: OnceLock::new() })
+        Ok(Self {
+            device,
+            layout,
+            pool,
+            counters,
+            table: tokio::sync::Mutex::new(table),
+            failed: OnceLock::new(),
+            read_time: Smoothed::default(),
+            flush_time: Smoothed::default(),
+        })
     }
 
     /// The table's entries by slot.
@@ -87,8 +118,12 @@ impl Disk {
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
         self.check()?;
         self.counters.flushes.add(1);
+        let began = Instant::now();
         match self.device.flush().await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.flush_time.took(began);
+                Ok(())
+            }
             Err(DeviceError::Closed) => Err(StoreError::Closed),
             Err(error) => Err(self.fail(error.to_string())),
         }
@@ -117,7 +152,9 @@ impl Disk {
         let start = offset / BLOCK * BLOCK;
         let lead = (offset - start) as usize;
         let buffer = pool.acquire((lead + length).next_multiple_of(BLOCK_BYTES), BUFFER_WAIT).await?;
+        let began = Instant::now();
         let buffer = self.device.read(start, buffer).await?;
+        self.read_time.took(began);
         Ok(buffer.freeze().slice(lead..lead + length))
     }
 

@@ -51,12 +51,14 @@ mod store;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 pub use device::{Device, DeviceError, EngineKind, Geometry};
 pub use error::StoreError;
 pub use options::StoreOptions;
 pub use stats::StoreStats;
 pub use store::ShardStore;
+pub use upkeep::ScrubStep;
 
 /// The store's own bounds.
 pub mod limits {

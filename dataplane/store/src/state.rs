@@ -8,10 +8,12 @@
 //! struck off; a tombstone without holders is needed no more. An extent that is freed while a tombstone in it still
 //! has other holders is asked for first to carry it forward.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use penstock_proto::{DataId, ShardKey};
 
 use crate::format::Epoch;
@@ -19,6 +21,9 @@ use crate::format::record::Record;
 
 /// Deleted data ids that are remembered, to refuse late puts, after their tombstones are needed no more.
 pub(crate) const DELETED_REMEMBERED_MAX: usize = 64 << 10;
+
+/// Broken shards that are remembered.
+pub(crate) const BROKEN_REMEMBERED_MAX: usize = 64 << 10;
 
 /// Number of one use of a slot.
 pub(crate) type ExtentId = u64;
@@ -125,11 +130,36 @@ pub(crate) struct State {
     /// A free slot, allocated already, that client puts may not open.
     pub(crate) reserve: Option<u32>,
     live_bytes: u64,
+    /// Shards that were found broken; those that were replaced or deleted since may be among them.
+    broken: Mutex<BTreeSet<ShardKey>>,
 }
 
 impl State {
     pub(crate) fn get(&self, key: &ShardKey) -> Option<&Arc<Location>> {
         self.index.get(key)
+    }
+
+    /// The live shards after `after`, in the order of their keys.
+    pub(crate) fn after(&self, after: Option<ShardKey>) -> impl Iterator<Item = &Arc<Location>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.index.range((from, Bound::Unbounded)).map(|(_, location)| location)
+    }
+
+    /// A read found it broken.
+    pub(crate) fn mark_broken(&self, location: &Location) {
+        location.broken.store(true, Ordering::Relaxed);
+        let mut broken = self.broken.lock();
+        // Past the bound it is found again, by the next read or scrub.
+        if broken.len() < BROKEN_REMEMBERED_MAX {
+            broken.insert(location.record.key);
+        }
+    }
+
+    /// The shards that live and are broken.
+    pub(crate) fn broken(&self) -> Vec<Arc<Location>> {
+        let mut broken = self.broken.lock();
+        broken.retain(|key| self.index.get(key).is_some_and(|location| location.is_broken()));
+        broken.iter().filter_map(|key| self.index.get(key).cloned()).collect()
     }
 
     /// Whether any shard of this data lives.

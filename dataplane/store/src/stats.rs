@@ -59,6 +59,12 @@ counters! {
     read_errors,
     /// Frames that could not be written.
     write_errors,
+    /// Shards read by scrubs.
+    scrubbed_shards,
+    /// Their bytes.
+    scrubbed_bytes,
+    /// Of those, the ones that could not be read or were damaged.
+    scrubbed_bad,
     /// Extents emptied by compaction.
     compactions,
     /// Shards moved by compaction.

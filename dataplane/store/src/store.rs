@@ -29,16 +29,16 @@ use crate::stats::{Counters, StoreStats};
 /// in the background, and keeps its lock on the device until then.
 #[derive(Clone)]
 pub struct ShardStore {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    disk: Arc<Disk>,
-    state: Arc<RwLock<State>>,
+pub(crate) struct Inner {
+    pub(crate) disk: Arc<Disk>,
+    pub(crate) state: Arc<RwLock<State>>,
     queue: mpsc::Sender<Op>,
     pool: BufPool,
     compactor: Arc<Compactor>,
-    closed: Arc<AtomicBool>,
+    pub(crate) closed: Arc<AtomicBool>,
 }
 
 impl ShardStore {
@@ -142,23 +142,31 @@ impl ShardStore {
         if length == 0 || offset.checked_add(length).is_none_or(|end| end > record.length) {
             return Err(StoreError::OutOfRange { shard_bytes: u64::from(record.length) });
         }
-        let bytes = self.read_verified(&location, offset as usize, length as usize).await?;
+        let bytes = self.read_verified(&self.inner.pool, &location, offset as usize, length as usize).await?;
         self.inner.disk.counters.gets.add(1);
         self.inner.disk.counters.get_bytes.add(u64::from(length));
         Ok((bytes, record.length))
     }
 
-    async fn read_verified(&self, location: &Location, offset: usize, length: usize) -> Result<Buf, StoreError> {
+    pub(crate) async fn read_verified(
+        &self,
+        pool: &BufPool,
+        location: &Location,
+        offset: usize,
+        length: usize,
+    ) -> Result<Buf, StoreError> {
         let record = &location.record;
         let first = offset / CRC_BLOCK_BYTES;
         let start = first * CRC_BLOCK_BYTES;
         let end = (offset + length).next_multiple_of(CRC_BLOCK_BYTES).min(record.length as usize);
         let device_offset = location.extent.base + u64::from(record.payload_offset) + start as u64;
         let counters = &self.inner.disk.counters;
-        let read = self.inner.disk.read_span(&self.inner.pool, device_offset, end - start).await;
+        let read = self.inner.disk.read_span(pool, device_offset, end - start).await;
         let cover = read.inspect_err(|error| {
             if matches!(error, StoreError::Io { .. }) {
                 counters.read_errors.add(1);
+                // A put of the same shard then writes it elsewhere: that is how a bad sector is repaired.
+                self.inner.state.read().mark_broken(location);
                 tracing::error!(key = %record.key, device_offset, %error, "a shard can't be read");
             }
         })?;
@@ -176,7 +184,7 @@ impl ShardStore {
         };
         if let Some(what) = what {
             counters.corrupt_reads.add(1);
-            location.broken.store(true, Ordering::Relaxed);
+            self.inner.state.read().mark_broken(location);
             tracing::error!(key = %record.key, device_offset, what, "a shard is corrupt");
             return Err(StoreError::Corrupt { key: record.key, what });
         }
@@ -211,6 +219,10 @@ impl ShardStore {
             shards: state.shards(),
             open_extents: open.len() as u32,
             failed: self.inner.disk.check().is_err(),
+            read_us: self.inner.disk.read_time.us(),
+            flush_us: self.inner.disk.flush_time.us(),
+            broken_shards: state.broken().len() as u64,
+            ..NodeStatus::default()
         }
     }
 

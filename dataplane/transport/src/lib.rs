@@ -18,6 +18,7 @@
 //! to it any more; it is not given back to the caller.
 #![forbid(unsafe_code)]
 
+mod beside;
 pub mod conformance;
 mod dial;
 mod error;
@@ -37,6 +38,7 @@ use bytes::Bytes;
 use penstock_buf::{Buf, BufMut};
 use penstock_proto::{NodeId, limits};
 
+pub use beside::Beside;
 pub use dial::{Dialer, NotReady, TcpDialer, Way};
 pub use error::TransportError;
 pub use faulty::{FaultCounts, FaultOptions, Faulty, Partition};

@@ -9,7 +9,7 @@ use penstock_proto::NodeId;
 
 use crate::conformance::{self, Fixture};
 use crate::{
-    Answer, Call, FaultOptions, Faulty, Handler, MemTransport, Messenger, OneSided, Partition, ThrottleOptions,
+    Answer, Beside, Call, FaultOptions, Faulty, Handler, MemTransport, Messenger, OneSided, Partition, ThrottleOptions,
     Throttled, TransportError,
 };
 
@@ -34,6 +34,22 @@ impl Fixture for Mem {
 #[tokio::test]
 async fn mem_conforms() {
     assert_eq!(conformance::run_all(&Mem(|mem| Arc::new(mem))).await, []);
+}
+
+/// The first of the nodes near, all others far.
+struct NearAndFar;
+
+#[async_trait]
+impl Fixture for NearAndFar {
+    async fn connect(&self, handlers: Vec<(NodeId, Arc<dyn Handler>)>) -> Arc<dyn Messenger> {
+        let (node, handler) = handlers[0].clone();
+        Arc::new(Beside::new(node, handler, Arc::new(attached(handlers[1..].to_vec()))))
+    }
+}
+
+#[tokio::test]
+async fn beside_a_node_conforms() {
+    assert_eq!(conformance::run_all(&NearAndFar).await, []);
 }
 
 #[tokio::test]

@@ -12,7 +12,6 @@ use penstock_meta::tables::{
     BucketRow, ListVersions, ListedRow, LockPass, Preconditions, TablesError, VersionName, VersionRow,
 };
 use serde::{Deserialize, Serialize};
-use tokio::time::MissedTickBehavior;
 
 use super::rules::{Lifecycle, Subject};
 use crate::api::UnixMs;
@@ -46,23 +45,12 @@ struct Place {
 /// Starts the job, if the options give it an interval.
 pub(crate) fn start(inner: &Arc<Inner>) {
     let Some(interval) = inner.options.lifecycle_interval else { return };
-    inner.spawn_background(move |inner, stopping| async move {
-        let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(1)));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = stopping.cancelled() => break,
-            }
-            tokio::select! {
-                expired = run(&inner, PAGE_PAUSE) => match expired {
-                    Ok(0) => {}
-                    Ok(expired) => tracing::info!(expired, "lifecycle"),
-                    Err(error) => tracing::warn!(%error, "lifecycle rules can't be followed now"),
-                },
-                // Every action is a transaction of its own, and the place is kept: the next pass goes on.
-                () = stopping.cancelled() => break,
-            }
+    // It may be cut short: every action is a transaction of its own, and the place is kept, so the next pass goes on.
+    inner.spawn_every(interval, |inner| async move {
+        match run(&inner, PAGE_PAUSE).await {
+            Ok(0) => {}
+            Ok(expired) => tracing::info!(expired, "lifecycle"),
+            Err(error) => tracing::warn!(%error, "lifecycle rules can't be followed now"),
         }
     });
 }

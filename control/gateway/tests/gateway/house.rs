@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use penstock_buf::{BufPool, PoolOptions};
-use penstock_executor::{Executor, ExecutorOptions};
+use penstock_executor::{Executor, ExecutorOptions, Rebuilder};
 use penstock_gateway::api::{
     BodyDigests, ByteStream, Conditions, CreateUpload, GetObject, ListObjects, Lock, ObjectHeaders, ObjectRead,
     PartInfo, PutDone, PutObject, RangeSpec, UploadPart,
 };
 use penstock_gateway::error::{ErrorKind, Result};
+use penstock_gateway::upkeep::UpkeepOptions;
 use penstock_gateway::{Gateway, GatewayOptions};
 use penstock_meta::kv::{FjallKv, Kv, MemKv};
 use penstock_node::{NodeOptions, StorageNode};
@@ -40,8 +41,9 @@ pub(crate) struct House {
     executor: Executor,
     options: GatewayOptions,
     transport: MemTransport,
-    nodes: Vec<(Arc<StorageNode>, ShardStore)>,
-    _directory: TempDir,
+    pub(crate) nodes: Vec<(Arc<StorageNode>, ShardStore)>,
+    node_pool: BufPool,
+    pub(crate) directory: TempDir,
 }
 
 /// What a gateway holds, but for what is meant to stay.
@@ -70,27 +72,28 @@ impl House {
     }
 
     pub(crate) async fn with(code: Code, meta: Meta, change: impl FnOnce(&mut GatewayOptions)) -> Self {
+        Self::with_nodes(code.n(), code, meta, change).await
+    }
+
+    /// More nodes than the code has shards.
+    pub(crate) async fn with_nodes(
+        count: usize,
+        code: Code,
+        meta: Meta,
+        change: impl FnOnce(&mut GatewayOptions),
+    ) -> Self {
         let directory = TempDir::new().unwrap();
         let clock = Arc::new(ManualClock::at(1_800_000_000_000));
         let key = ClusterKey::random();
         let transport = MemTransport::new();
         let node_pool = BufPool::new(PoolOptions { capacity_bytes: 256 * MIB, huge_pages: false }).unwrap();
         let mut nodes = Vec::new();
-        for id in (0..code.n() as u16).map(NodeId) {
-            let options = StoreOptions {
-                path: directory.path().join(format!("{id}")),
-                capacity_bytes: 1 << 30,
-                extent_bytes: 64 << 20,
-                direct: false,
-                ..StoreOptions::default()
-            };
-            let store = ShardStore::open(options, node_pool.clone()).await.unwrap();
+        for id in (0..count as u16).map(NodeId) {
+            let store = open_store(directory.path(), id, &node_pool).await;
             let clock: Arc<dyn Clock> = clock.clone();
             let options = NodeOptions::default();
             let node = StorageNode::new(id, store.clone(), key.clone(), clock, node_pool.clone(), options);
-            let node = Arc::new(node);
-            transport.attach(id, node.clone());
-            nodes.push((node, store));
+            nodes.push((Arc::new(node), store));
         }
         let kv: Arc<dyn Kv> = match meta {
             Meta::Mem => Arc::new(MemKv::new()),
@@ -103,6 +106,7 @@ impl House {
         let mut options = GatewayOptions {
             garbage_interval: None,
             lifecycle_interval: None,
+            upkeep: UpkeepOptions { interval: None, ..UpkeepOptions::default() },
             buffers: Some(pool.clone()),
             ..GatewayOptions::new(code, map, key)
         };
@@ -110,7 +114,32 @@ impl House {
         options.check().unwrap();
         let gateway = Gateway::new(kv.clone(), executor.clone(), clock.clone(), options.clone());
         gateway.create_bucket(BUCKET, "").await.unwrap();
-        Self { gateway, clock, pool, kv, executor, options, transport, nodes, _directory: directory }
+        let house = Self { gateway, clock, pool, kv, executor, options, transport, nodes, node_pool, directory };
+        (0..count).for_each(|node| house.bring_back(node));
+        house
+    }
+
+    /// Opens the node's device anew: what is in memory of it is lost.
+    pub(crate) async fn restart(&mut self, node: usize) {
+        self.nodes[node].1.close().await;
+        let id = NodeId(node as u16);
+        let store = open_store(self.directory.path(), id, &self.node_pool).await;
+        let (key, clock): (_, Arc<dyn Clock>) = (self.options.cluster_key.clone(), self.clock.clone());
+        let node_pool = self.node_pool.clone();
+        let handler = StorageNode::new(id, store.clone(), key, clock, node_pool, NodeOptions::default());
+        self.nodes[node] = (Arc::new(handler), store);
+        self.bring_back(node);
+    }
+
+    /// The node's device is a new one.
+    pub(crate) async fn replace_device(&mut self, node: usize) {
+        self.nodes[node].1.close().await;
+        std::fs::remove_file(self.device(node)).unwrap();
+        self.restart(node).await;
+    }
+
+    pub(crate) fn device(&self, node: usize) -> std::path::PathBuf {
+        self.directory.path().join(NodeId(node as u16).to_string())
     }
 
     /// Another gateway of the same house, over this metadata.
@@ -123,9 +152,23 @@ impl House {
         self.transport.detach(NodeId(node as u16));
     }
 
-    /// The node is back, with what it had.
+    /// The node is back, with what it had, and with an executor beside it.
     pub(crate) fn bring_back(&self, node: usize) {
-        self.transport.attach(NodeId(node as u16), self.nodes[node].0.clone());
+        let (id, key, clock) = (NodeId(node as u16), self.options.cluster_key.clone(), self.clock.clone());
+        let executor =
+            Executor::new(Arc::new(self.transport.clone()), self.node_pool.clone(), ExecutorOptions::default());
+        let beside = Rebuilder::new(id, executor, key, clock, self.nodes[node].0.clone());
+        self.transport.attach(id, Arc::new(beside));
+    }
+
+    /// Shards that live on one node.
+    pub(crate) fn shards_on(&self, node: usize) -> u64 {
+        self.nodes[node].1.status().shards
+    }
+
+    /// Ranges that nodes have sent.
+    pub(crate) fn gets(&self) -> u64 {
+        self.nodes.iter().map(|(node, _)| node.stats().gets).sum()
     }
 
     /// Shards that live on all nodes.
@@ -197,6 +240,17 @@ impl House {
     pub(crate) async fn part(&self, key: &str, upload_id: &str, number: u32, bytes: &[u8]) -> Result<PartInfo> {
         self.gateway.upload_part(part(key, upload_id, number, bytes)).await
     }
+}
+
+async fn open_store(folder: &std::path::Path, id: NodeId, pool: &BufPool) -> ShardStore {
+    let options = StoreOptions {
+        path: folder.join(format!("{id}")),
+        capacity_bytes: 1 << 30,
+        extent_bytes: 64 << 20,
+        direct: false,
+        ..StoreOptions::default()
+    };
+    ShardStore::open(options, pool.clone()).await.unwrap()
 }
 
 pub(crate) fn part(key: &str, upload_id: &str, number: u32, bytes: &[u8]) -> UploadPart {

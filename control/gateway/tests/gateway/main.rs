@@ -17,4 +17,6 @@ mod model;
 mod multipart;
 mod objects;
 mod races;
+mod rot;
+mod upkeep;
 mod versions;

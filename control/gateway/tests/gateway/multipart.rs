@@ -16,7 +16,7 @@ fn named(info: &PartInfo) -> CompletedPart {
     CompletedPart { part_number: info.part_number, etag: info.etag.clone(), checksum: info.checksum }
 }
 
-fn complete(key: &str, upload_id: &str, parts: &[&PartInfo]) -> CompleteUpload {
+pub(crate) fn complete(key: &str, upload_id: &str, parts: &[&PartInfo]) -> CompleteUpload {
     CompleteUpload {
         bucket: BUCKET.into(),
         key: key.into(),

@@ -47,6 +47,9 @@ pub(super) const WRITES: u8 = b'W';
 /// `X | bucket id, u64 | key`: where the null version is, if it is at `N`.
 pub(super) const NULL_VERSIONS: u8 = b'X';
 
+/// `Y | node, u16 | data id`.
+pub(super) const STRAYS: u8 = b'Y';
+
 /// A binary upload id: initiation time in ms, big-endian, then 16 random bytes.
 pub(super) type UploadKey = [u8; 24];
 
@@ -146,6 +149,16 @@ pub(super) fn repair(data: DataId, stripe: u32) -> Vec<u8> {
 pub(super) fn parse_repair(key: &[u8]) -> Option<(DataId, u32)> {
     let (data, stripe) = key.strip_prefix(&[REPAIRS])?.split_first_chunk::<16>()?;
     Some((DataId::from_bytes(*data), u32::from_be_bytes(stripe.try_into().ok()?)))
+}
+
+pub(super) fn stray(node: u16, data: DataId) -> Vec<u8> {
+    key(STRAYS, &[&node.to_be_bytes(), &data.to_bytes()])
+}
+
+/// The inverse of [`stray`].
+pub(super) fn parse_stray(key: &[u8]) -> Option<(u16, DataId)> {
+    let (node, data) = key.strip_prefix(&[STRAYS])?.split_first_chunk::<2>()?;
+    Some((u16::from_be_bytes(*node), DataId::from_bytes(data.try_into().ok()?)))
 }
 
 pub(super) fn write(id: DataId) -> Vec<u8> {

@@ -1,9 +1,9 @@
 //! Manifests that are too long for their object's row, and the queue of stripes that lack shards.
 
-use penstock_proto::DataId;
+use penstock_proto::{Code, DataId};
 
 use super::rows::MANIFEST_STRIPES_MAX;
-use super::{DataRow, ManifestPlace, ManifestRow, RepairRow, Result, Tables, TablesError};
+use super::{DataRow, ManifestPlace, ManifestRow, Owner, RepairRow, Result, Tables, TablesError};
 use super::{encode, garbage, keys, read, rows, write};
 use crate::kv::{RangeRead, Transaction};
 
@@ -17,7 +17,7 @@ impl Tables {
     ///
     /// # Errors
     /// [`TablesError::WriteExpired`] if the data is not pending; [`TablesError::BadRow`]; the store's.
-    pub async fn put_manifests(&self, data: DataId, rows: &[ManifestRow]) -> Result<()> {
+    pub async fn put_manifests(&self, data: DataId, code: Code, rows: &[ManifestRow]) -> Result<()> {
         let mut encoded = Vec::with_capacity(rows.len());
         for row in rows {
             check_manifest(row)?;
@@ -29,7 +29,7 @@ impl Tables {
                 garbage::check_write(txn, data).await?;
                 for (row, key, value) in batch {
                     txn.set(key, value)?;
-                    queue_repairs(txn, data, row)?;
+                    queue_repairs(txn, data, code, key, row)?;
                 }
                 Ok(())
             })
@@ -51,10 +51,20 @@ impl Tables {
     /// # Errors
     /// The store's.
     pub async fn repair_queue(&self, max: usize) -> Result<Vec<(DataId, u32)>> {
+        self.repair_queue_after(None, max).await
+    }
+
+    /// As [`Tables::repair_queue`], of those after `after`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn repair_queue_after(&self, after: Option<(DataId, u32)>, max: usize) -> Result<Vec<(DataId, u32)>> {
         if max == 0 {
             return Ok(Vec::new());
         }
-        let range = RangeRead { snapshot: true, ..RangeRead::prefix(&keys::table(keys::REPAIRS)).limit(max) };
+        let table = keys::table(keys::REPAIRS);
+        let begin = after.map_or_else(|| table.clone(), |(data, stripe)| keys::after(&keys::repair(data, stripe)));
+        let range = RangeRead { snapshot: true, ..RangeRead::between(&begin, &keys::past(&table)).limit(max) };
         let page = self.page(&range).await?;
         let unreadable = || TablesError::Unreadable { row: "repair", why: "its key is no repair key".into() };
         page.rows.iter().map(|(key, _)| keys::parse_repair(key).ok_or_else(unreadable)).collect()
@@ -111,18 +121,19 @@ fn check_manifest(row: &ManifestRow) -> Result<()> {
     Ok(())
 }
 
-/// Queues what an inline manifest lacks. (Manifests in rows were queued as they were written.)
-pub(super) fn queue_inline_repairs(txn: &mut dyn Transaction, data: &DataRow) -> Result<()> {
+/// Queues what an inline manifest, in the row of that key, lacks. (Manifests in rows were queued as they were written.)
+pub(super) fn queue_inline_repairs(txn: &mut dyn Transaction, key: &[u8], data: &DataRow) -> Result<()> {
     match &data.manifest {
-        ManifestPlace::Inline(row) => queue_repairs(txn, data.data, row),
+        ManifestPlace::Inline(row) => queue_repairs(txn, data.data, data.code, key, row),
         ManifestPlace::Rows { .. } => Ok(()),
     }
 }
 
-fn queue_repairs(txn: &mut dyn Transaction, data: DataId, row: &ManifestRow) -> Result<()> {
+fn queue_repairs(txn: &mut dyn Transaction, data: DataId, code: Code, key: &[u8], row: &ManifestRow) -> Result<()> {
     for (stripe, at) in row.stripes.iter().zip(row.first_stripe..) {
         if stripe.missing != 0 {
-            let repair = rows::RepairRow { nodes: row.nodes.clone(), stripe: stripe.clone() };
+            let (nodes, stripe) = (row.nodes.clone(), stripe.clone());
+            let repair = rows::RepairRow { nodes, stripe, code, owner: Owner::of(key) };
             write(txn, &keys::repair(data, at), &repair)?;
         }
     }

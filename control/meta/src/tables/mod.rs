@@ -69,6 +69,8 @@ mod preconditions;
 mod rollup;
 mod rows;
 mod settings;
+mod strays;
+mod upkeep;
 mod uploads;
 mod version_listing;
 mod versions;
@@ -96,6 +98,8 @@ pub use rows::{
     ObjectLockRow, ObjectRow, PART_LIST_ROW_BYTES_MAX, PartListRow, PartRow, PartSpan, ROW_VERSION, RepairRow,
     RetentionRow, StripeRow, UploadRow, VersionRow, Versioning,
 };
+pub use strays::Stray;
+pub use upkeep::{Owner, StripeRun, WalkPage, WalkPlace};
 pub use uploads::{CompleteUpload, Completed, NewUpload, PartsPage};
 pub use version_listing::{ListVersions, VersionsPage};
 pub use versions::{Deleted, LockPass, ObjectChange, VersionName};

@@ -42,7 +42,7 @@ impl Tables {
             let (bucket, current) = current(txn, bucket, object_key, preconditions).await?;
             if let Layout::Single(data) = &row.layout {
                 garbage::take_write(txn, data.data).await?;
-                manifests::queue_inline_repairs(txn, data)?;
+                manifests::queue_inline_repairs(txn, object_key, data)?;
             }
             let mut row = row.clone();
             let replaced = versions::place(txn, &bucket, key, current, &mut row, garbage_not_before_unix_ms).await?;

@@ -9,7 +9,7 @@ use penstock_proto::{Code, DataId, MapEpoch, NodeId, limits};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::TablesError;
+use super::{Owner, TablesError};
 
 /// Version byte of every row.
 pub const ROW_VERSION: u8 = 1;
@@ -391,6 +391,10 @@ pub struct RepairRow {
     pub nodes: Vec<NodeId>,
     /// The stripe as it was written.
     pub stripe: StripeRow,
+    /// How it is coded.
+    pub code: Code,
+    /// The row that held its manifest when it was queued; another one may by now.
+    pub owner: Owner,
 }
 
 /// A row type: its name in errors.

@@ -13,4 +13,5 @@ mod races;
 mod send;
 mod settings;
 mod support;
+mod upkeep;
 mod versions;

@@ -166,7 +166,7 @@ impl Tables {
             let replaced: Option<PartRow> = read(txn, part_key).await?;
             if let Some(data) = &part.data {
                 garbage::take_write(txn, data.data).await?;
-                manifests::queue_inline_repairs(txn, data)?;
+                manifests::queue_inline_repairs(txn, part_key, data)?;
             }
             if let Some(data) = replaced.as_ref().and_then(|old| old.data.as_ref()) {
                 garbage::discard_data(txn, data, garbage_not_before_unix_ms)?;

@@ -157,6 +157,7 @@ impl Handler for TestNode {
             NodeRequest::Status { .. } => {
                 NodeReply::Status(NodeStatus { shards: self.shards.lock().len() as u64, ..NodeStatus::default() })
             }
+            _ => NodeReply::refused(NodeErrorCode::BadRequest, "nothing for this node"),
         };
         reply.encode()
     }

@@ -5,6 +5,7 @@ mod conformance;
 mod faults;
 mod model;
 mod rot;
+mod upkeep;
 
 use std::sync::Arc;
 

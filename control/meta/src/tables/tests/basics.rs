@@ -1,6 +1,6 @@
 //! Single operations: what they answer, and what they refuse.
 
-use penstock_proto::{DataId, NodeId};
+use penstock_proto::{Code, DataId, NodeId};
 
 use super::support::{always, begin, bucket, collect_all, data_row, faulty, manifest, mem, object_row, part_row, put};
 use crate::kv::KvError;
@@ -86,7 +86,7 @@ async fn what_was_not_begun_or_has_expired_is_not_committed() {
     assert_eq!(error, TablesError::WriteExpired { data: DataId(7) });
     assert_eq!(tables.object(bucket.id, "k").await.unwrap(), None);
     assert_eq!(tables.renew_writes(&[DataId(7)], 9).await, Err(error.clone()));
-    assert_eq!(tables.put_manifests(DataId(7), &[manifest(0, 1)]).await, Err(error.clone()));
+    assert_eq!(tables.put_manifests(DataId(7), Code::ONE_COPY, &[manifest(0, 1)]).await, Err(error.clone()));
 
     tables.begin_writes(&[NewWrite { data: DataId(7), nodes: vec![], expires_unix_ms: 10 }]).await.unwrap();
     assert_eq!(tables.next_garbage(9, 10).await.unwrap(), [], "not before its time");
@@ -177,7 +177,7 @@ async fn rows_that_make_no_sense_or_do_not_fit_are_refused() {
         assert!(matches!(commit("k", object_row("e", Layout::Single(data))).await, TablesError::BadRow(_)));
     }
     for row in [manifest(3, 1), manifest(0, 0), manifest(64, 65)] {
-        assert!(matches!(tables.put_manifests(DataId(2), &[row]).await, Err(TablesError::BadRow(_))));
+        assert!(matches!(tables.put_manifests(DataId(2), Code::ONE_COPY, &[row]).await, Err(TablesError::BadRow(_))));
     }
     // A key of 1,024 bytes of any kind is a key, for objects and uploads.
     for name in ["\0".repeat(1024), "\u{10ffff}".repeat(256), "k".repeat(1024)] {

@@ -114,7 +114,8 @@ fn rows() {
     golden(&WriteRow { expires_unix_ms: 300, kind: WriteKind::Data { nodes: vec![NodeId(2)] } }, "01ac02000102");
     golden(&WriteRow { expires_unix_ms: 300, kind: WriteKind::List }, "01ac0201");
     let stripe = manifest(0, 2).stripes[1].clone();
-    golden(&RepairRow { nodes: vec![NodeId(1)], stripe }, REPAIR);
+    let (code, owner) = (penstock_proto::Code::new(2, 1).unwrap(), crate::tables::Owner::of(b"Ok"));
+    golden(&RepairRow { nodes: vec![NodeId(1)], stripe, code, owner }, REPAIR);
 }
 
 const BUCKET: &str = "01ac0203616263050265750201010100ac028202ac02016f";

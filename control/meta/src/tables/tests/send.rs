@@ -1,7 +1,7 @@
 //! Every operation's future is `Send`: the gateway calls them from spawned tasks. That this compiles is the test.
 
 use crate::tables::{BucketRow, CompleteUpload, NewUpload, ObjectRow, PartRow, Preconditions, Tables};
-use penstock_proto::DataId;
+use penstock_proto::{Code, DataId};
 
 fn send<T: Send>(_: T) {}
 
@@ -16,7 +16,7 @@ fn all(t: &Tables, bucket: &BucketRow, object: ObjectRow, part: &PartRow, comple
     send(t.begin_writes(&[]));
     send(t.renew_writes(&[], 0));
     send(t.abort_writes(&[], 0));
-    send(t.put_manifests(data, &[]));
+    send(t.put_manifests(data, Code::ONE_COPY, &[]));
     send(t.manifest(data, 0));
     send(t.commit_object(bucket, "", object, &always, 0));
     send(t.object(1, ""));

@@ -125,7 +125,7 @@ pub(super) async fn begin(tables: &Tables, stripes: usize, expires_unix_ms: u64)
     let data = DataId::random();
     tables.begin_writes(&[NewWrite { data, nodes: vec![NodeId(1)], expires_unix_ms }]).await?;
     let (row, manifests) = data_row(data, stripes);
-    tables.put_manifests(data, &manifests).await?;
+    tables.put_manifests(data, row.code, &manifests).await?;
     Ok(row)
 }
 
