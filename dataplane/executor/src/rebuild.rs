@@ -117,7 +117,7 @@ impl Executor {
                 room.push(self.inner.pool.acquire(layout.shard_bytes, self.inner.options.buffer_wait).await?);
             }
             let (lost, code) = (rest.clone(), code.clone());
-            let work = move || decode(&code, &layout, &present, &lost, room);
+            let work = move || decode(&*code, &layout, &present, &lost, room);
             let computed = off_thread(reads.len() * layout.shard_bytes, CODING_INLINE_BYTES_MAX, work)
                 .await
                 .map_err(ExecutorError::Internal)?

@@ -184,7 +184,12 @@ fn of_executor(gateway: &Gateway, page: &mut Page) {
     page.count("penstock_executor_missing_shards", "Shards of those not durable in time.", stats.shards_missing);
     page.count("penstock_executor_read_stripes", "Stripes read, in whole or in part.", stats.stripes_read);
     page.count("penstock_executor_decoded_stripes", "Of those, the ones that took a decode.", stats.stripes_decoded);
-    page.count("penstock_executor_hedged_reads", "Reads beyond those of the fast path.", stats.further_asks);
+    page.count("penstock_executor_further_reads", "Reads beyond those of the fast path.", stats.further_asks);
+    page.count("penstock_executor_hedged_reads", "Of these, those for shards that were late.", stats.hedges_asked);
+    page.count("penstock_executor_hedges_won_reads", "Reads that a hedge finished.", stats.hedges_won);
+    page.count("penstock_executor_hedges_refused_reads", "Hedges past their budget.", stats.hedges_refused_budget);
+    page.gauge("penstock_executor_slow_nodes", "Nodes that are read last for being slow.", stats.slow_nodes.len() as f64);
+    page.gauge("penstock_executor_open_nodes", "Nodes that are not asked for a while.", stats.open_nodes.len() as f64);
     for (node, counts) in &stats.nodes {
         let page = page.of(&[("node", node.0.to_string())]);
         page.count("penstock_executor_corrupt_shards", "Shards that came with wrong bytes.", counts.corrupt);

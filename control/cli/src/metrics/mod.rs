@@ -26,8 +26,6 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-pub(crate) use serve::Serving;
-
 /// The rooms of this process that count.
 #[derive(Clone, Default)]
 pub(crate) struct Metrics {
@@ -103,12 +101,16 @@ pub(crate) fn text(samples: &[Sample]) -> Result<String, std::fmt::Error> {
         match first.kind {
             Kind::Counter => {
                 let family = Family::<Labels, FloatCounter>::default();
-                of_name.for_each(|sample| drop(family.get_or_create(&labels(sample)).inc_by(sample.value)));
+                of_name.for_each(|sample| {
+                    family.get_or_create(&labels(sample)).inc_by(sample.value);
+                });
                 registry.register(name, help, family);
             }
             Kind::Gauge => {
                 let family = Family::<Labels, FloatGauge>::default();
-                of_name.for_each(|sample| drop(family.get_or_create(&labels(sample)).set(sample.value)));
+                of_name.for_each(|sample| {
+                    family.get_or_create(&labels(sample)).set(sample.value);
+                });
                 registry.register(name, help, family);
             }
         }

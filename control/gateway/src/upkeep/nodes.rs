@@ -73,6 +73,8 @@ struct State {
     seen: BTreeMap<NodeId, Seen>,
     drains: BTreeSet<NodeId>,
     usable: Option<Arc<ClusterMap>>,
+    /// Nodes that were out when they were last looked at.
+    out: BTreeSet<NodeId>,
     /// Damaged shards that nodes know of: data, stripe, shard.
     broken: BTreeMap<DataId, BTreeSet<(u32, u8)>>,
 }
@@ -224,7 +226,6 @@ impl Nodes {
     /// Asks every node how it is.
     pub(crate) async fn look(&self, inner: &Arc<Inner>) -> News {
         let ids: Vec<NodeId> = inner.options.cluster_map.nodes.iter().map(|entry| entry.id).collect();
-        let before: BTreeMap<NodeId, NodeState> = ids.iter().map(|node| (*node, self.state(inner, *node))).collect();
         let asks = ids.iter().map(|&node| async move {
             let capability = Signed::new(inner, Rights::STATUS, DataId(0)).get(inner);
             let asked = tokio::time::timeout(STATUS_WAIT, inner.executor.node_status(node, capability)).await;
@@ -268,7 +269,10 @@ impl Nodes {
                 }
             }
         }
-        news.out = ids.iter().any(|node| self.state(inner, *node).is_out() && !before[node].is_out());
+        // A node is lost by the passing of time, between two looks: what counts is what it was at the last.
+        let out: BTreeSet<NodeId> = ids.into_iter().filter(|node| self.state(inner, *node).is_out()).collect();
+        let before = std::mem::replace(&mut self.0.lock().out, out.clone());
+        news.out = !out.is_subset(&before);
         news.broken = self.look_for_broken(inner, &with_broken).await;
         news
     }

@@ -24,7 +24,7 @@ use serde::Serialize;
 
 use super::nodes::NodeState;
 use super::queue::{QUEUE_MAX, Task};
-use super::survey::members;
+use super::survey::{members, spare};
 use crate::error::Result;
 use crate::gateway::Inner;
 
@@ -85,7 +85,7 @@ async fn take_in(inner: &Inner) -> Result<()> {
                 continue;
             }
             let Some(row) = inner.tables.repair(data, stripe).await? else { continue };
-            let spare = row.nodes.len() as i32 - row.code.k() as i32 - row.stripe.missing.count_ones() as i32;
+            let spare = spare(row.code, row.stripe.missing);
             let (owner, code) = (row.owner, row.code);
             let task = Task { data, first_stripe, owner, code, spare, broken: BTreeMap::new(), tries: 0 };
             inner.upkeep.queue.lock().push(task, 0, QUEUE_MAX);
@@ -272,8 +272,10 @@ fn plan(run: &StripeRun, aim: &Aim, number: u32, at: usize, broken: u64, wanted:
 /// Has it done. The shards that are stored, as a bitmap.
 async fn rebuild_stripe(inner: &Inner, aim: &Aim, rebuild: Rebuild, repaired: &mut Repaired) -> u64 {
     let Some((_, at)) = rebuild.wanted().next() else { return 0 };
-    let copies = rebuild.shards.iter().all(|shard| shard.to.is_none() || shard.from.is_some());
-    let reads = if copies { rebuild.wanted().count() } else { rebuild.code.k() };
+    let readable: Vec<usize> =
+        (0..rebuild.shards.len()).filter(|shard| rebuild.shards[*shard].from.is_some()).collect();
+    let wanted = rebuild.wanted().fold(0u64, |set, (shard, _)| set | 1 << shard);
+    let reads = rebuild.code.choose(0, &readable, wanted).map_or(rebuild.code.k(), |reads| reads.len());
     let shards = reads + rebuild.wanted().count();
     inner.upkeep.budget.take((shards * rebuild.code.shard_bytes(rebuild.chunk_bytes as usize)) as u64).await;
     let scope = Scope {

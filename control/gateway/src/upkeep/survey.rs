@@ -22,7 +22,7 @@ use futures::StreamExt;
 use penstock_meta::tables::{Stray, StripeRun, WalkPlace};
 use penstock_proto::limits::UPKEEP_SHARDS_MAX;
 use penstock_proto::upkeep::{ShardClaim, ShardState};
-use penstock_proto::{DataId, NodeId, Rights, ShardKey};
+use penstock_proto::{Code, DataId, NodeId, Rights, ShardKey};
 use serde::{Deserialize, Serialize};
 
 use super::filter::Filter;
@@ -164,9 +164,8 @@ impl Survey<'_> {
         let bad = self.check(runs).await;
         for (number, run) in runs.iter().enumerate() {
             self.found.runs += 1;
-            let (mut out, mut n) = (0u64, 0);
+            let mut out = 0u64;
             for (shard, node) in run.manifest.nodes.iter().enumerate() {
-                n += 1;
                 *self.found.runs_on.entry(*node).or_default() += 1;
                 if let Some(filter) = &mut self.filter {
                     filter.add_on(run.data, *node);
@@ -188,7 +187,7 @@ impl Survey<'_> {
                 if lost == 0 && out == 0 {
                     continue;
                 }
-                let spare = (n - run.code.k()) as i32 - lost.count_ones() as i32;
+                let spare = spare(run.code, lost);
                 if lost != 0 {
                     *self.found.under_replicated.entry(spare).or_default() += 1;
                 }
@@ -348,6 +347,11 @@ impl Survey<'_> {
         }
         deleted
     }
+}
+
+/// How many more shards a stripe without `lost` can lose, whichever they are; below 0 when it can't be read in full.
+pub(crate) fn spare(code: Code, lost: u64) -> i32 {
+    code.spare(code.all() & !lost).map_or(-1, |spare| spare as i32)
 }
 
 /// The members of a set, lowest first.

@@ -9,7 +9,7 @@ use penstock_gateway::api::DeleteObject;
 use penstock_gateway::error::ErrorKind;
 use penstock_gateway::upkeep::{NodeState, Repaired};
 use penstock_meta::tables::Tables;
-use penstock_proto::{DataId, NodeId, ShardKey};
+use penstock_proto::{Code, DataId, NodeId, ShardKey};
 
 use crate::house::{BUCKET, House, MIB, Meta, NOTHING, code, kind, random_bytes};
 use crate::multipart::complete;
@@ -115,6 +115,27 @@ async fn a_shard_of_rs_10_4_takes_ten_reads() {
     let repaired = settle(&house).await;
     assert_eq!((repaired.shards, repaired.reads, house.gets() - gets), (1, 10, 10));
     assert_eq!(house.shards(), 14);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_shard_of_lrc_12_2_2_takes_six_reads() {
+    let house = House::new(Code::lrc(12, 2, 2).unwrap()).await;
+    // Rot on every node in turn: each shard of the stripe is rebuilt once, where it was.
+    house.put("k", &random_bytes(1, 4 * MIB)).await.unwrap();
+    let mut reads = Vec::new();
+    for node in 0..16 {
+        house.lose(node);
+        house.put(&format!("without/{node}"), &random_bytes(2, 4 * MIB)).await.unwrap();
+        house.bring_back(node);
+        house.gateway.look_at_nodes_now().await;
+        let gets = house.gets();
+        let repaired = settle(&house).await;
+        assert_eq!((repaired.shards, repaired.reads), (1, house.gets() - gets));
+        reads.push(repaired.reads);
+    }
+    // Which shard a node has of which object is placement's to say: 14 of 16 are data or local parity.
+    assert!(reads.iter().all(|reads| [6, 12].contains(reads)) && reads.contains(&6), "{reads:?}");
+    assert_eq!(house.shards(), 17 * 16);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

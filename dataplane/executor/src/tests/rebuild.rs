@@ -42,6 +42,27 @@ async fn a_lost_shard_takes_k_reads_and_comes_back_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_shard_of_an_lrc_takes_its_group_alone() {
+    let cluster = Cluster::new(17, patient());
+    let target = target(Code::lrc(12, 2, 2).unwrap());
+    let stored = cluster.store(&target, &bytes(limits::CHUNK_BYTES)).await;
+    // Data shards and local parities: 6 reads; a global parity: everything; two of a group: more than the group.
+    for (lost, reads) in [(0, 6), (11, 6), (12, 6), (13, 6), (14, 12)] {
+        let before: u32 = cluster.gets().iter().sum();
+        let done = cluster.executor.rebuild(capability(), &work(&target, &stored, &[(lost, 16)])).await.unwrap();
+        assert_eq!((done.stored, done.reads), (1 << lost, reads), "shard {lost}");
+        assert_eq!(cluster.gets().iter().sum::<u32>() - before, reads);
+    }
+    // A shard of the other group that can't be read costs nothing; one of its own makes it a decode.
+    for (unreadable, reads) in [(7, 6), (3, 12)] {
+        let mut work = work(&target, &stored, &[(2, 16)]);
+        work.shards[unreadable].from = None;
+        let done = cluster.executor.rebuild(capability(), &work).await.unwrap();
+        assert_eq!((done.stored, done.reads), (1 << 2, reads), "without {unreadable}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_lost_shards_share_the_reads() {
     let cluster = Cluster::new(18, patient());
     let target = target(code(10, 4));
