@@ -188,7 +188,11 @@ fn of_executor(gateway: &Gateway, page: &mut Page) {
     page.count("penstock_executor_hedged_reads", "Of these, those for shards that were late.", stats.hedges_asked);
     page.count("penstock_executor_hedges_won_reads", "Reads that a hedge finished.", stats.hedges_won);
     page.count("penstock_executor_hedges_refused_reads", "Hedges past their budget.", stats.hedges_refused_budget);
-    page.gauge("penstock_executor_slow_nodes", "Nodes that are read last for being slow.", stats.slow_nodes.len() as f64);
+    page.gauge(
+        "penstock_executor_slow_nodes",
+        "Nodes that are read last for being slow.",
+        stats.slow_nodes.len() as f64,
+    );
     page.gauge("penstock_executor_open_nodes", "Nodes that are not asked for a while.", stats.open_nodes.len() as f64);
     for (node, counts) in &stats.nodes {
         let page = page.of(&[("node", node.0.to_string())]);

@@ -111,7 +111,8 @@ def test_nodes_are_lost_drained_and_scrubbed(cluster):
         lambda report: report["survey"]["runs"] > 0 and report["nodes"][0]["runs"] == 0 and report["queued"] + report["put_off"] == 0,
         "rebuilt",
     )
-    assert report["repaired"]["shards"] > 0 and report["repaired"]["reads"] == 4 * report["repaired"]["shards"], report
+    # Four reads for a shard; fewer where a short object's other shards are zeros, which are known.
+    assert report["repaired"]["shards"] > 0 and 0 < report["repaired"]["reads"] <= 4 * report["repaired"]["shards"], report
     after = cluster.scrape(cluster.metrics)
     for name in ["penstock_gateway_payload_in_bytes_total", "penstock_gateway_payload_out_bytes_total"]:
         assert after[name] == before[name], name

@@ -13,8 +13,8 @@ use rand::{Rng, SeedableRng};
 use crate::house::{House, MIB, code, random_bytes};
 
 const FLIPS_PER_ROUND: usize = 250;
-/// What of a device is looked at: its first extent, which is all that is used.
-const LOOKED_AT: usize = 66 << 20;
+/// What of a device is looked at: its first two extents. One is kept back, the other is all that is used.
+const LOOKED_AT: usize = 130 << 20;
 
 fn flips() -> usize {
     std::env::var("PENSTOCK_ROT_FLIPS").ok().and_then(|text| text.parse().ok()).unwrap_or(1000)
@@ -125,9 +125,12 @@ async fn no_wrong_byte_and_every_flip_is_found_and_repaired() {
 
     // Everything else on two devices, heads and footers of the log among it; and the nodes are started again.
     for node in [0, 3] {
+        let payloads = payloads(&house, node).await;
+        let (first, (last, (_, length))) = (payloads.keys().next().unwrap(), payloads.iter().next_back().unwrap());
+        // From the head of the first frame on.
+        let used = first - 4096..last + length;
         for _ in 0..FLIPS_PER_ROUND / 2 {
-            let used = 1 << 20..(house.nodes[node].1.status().live_bytes as usize + (1 << 20));
-            flip(&house, node, random.random_range(used), random.random_range(0..8));
+            flip(&house, node, random.random_range(used.clone()), random.random_range(0..8));
         }
         all_read(&house, &objects).await;
         house.restart(node).await;

@@ -160,7 +160,8 @@ async fn a_node_that_stays_away_is_replaced() {
     survives_any_two(&house, &objects, &alive).await;
     // New data does not go there.
     house.put("new", &random_bytes(7, 9 * MIB)).await.unwrap();
-    assert!(Tables::new(house.kv.clone()).repair_queue(10).await.unwrap().is_empty());
+    house.gateway.survey_now().await.unwrap();
+    assert_eq!(house.gateway.upkeep_report().nodes[lost].runs, 0);
 
     // It is back after all: what it has is there for nothing, and goes after the grace.
     house.bring_back(lost);
@@ -195,7 +196,11 @@ async fn a_node_is_drained_by_copies_and_gets_nothing_new() {
     house.put("meanwhile", &random_bytes(7, 30 * MIB)).await.unwrap();
     assert_eq!(house.shards_on(drained), had, "nothing new");
     let repaired = settle(&house).await;
-    assert_eq!((repaired.shards, repaired.reads), (had, had), "one read for each: they are copied");
+    // Shards of nothing but zeros, past the end of short chunks, are not even read.
+    assert!(
+        repaired.shards == had && repaired.reads <= had,
+        "one read for each, they are copied: {repaired:?} of {had}"
+    );
     let found = house.gateway.survey_now().await.unwrap();
     assert_eq!(found.shards_bad, 0);
     let report = house.gateway.upkeep_report();
