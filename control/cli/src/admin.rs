@@ -90,6 +90,9 @@ enum Admin {
         #[command(flatten)]
         look: Look,
     },
+    /// Encryption keys that objects may name (SSE-KMS). Without a name, requests use aws/s3, which makes itself.
+    #[command(subcommand)]
+    Kms(Kms),
 }
 
 #[derive(Debug, Subcommand)]
@@ -140,6 +143,20 @@ enum Account {
     Delete { id: String },
     /// List accounts.
     List,
+}
+
+#[derive(Debug, Subcommand)]
+enum Kms {
+    /// Make a key.
+    Create { name: String },
+    /// List keys, with how many versions each has.
+    List,
+    /// Let a key encrypt and decrypt nothing, without removing it: its objects can't be read meanwhile.
+    Disable { name: String },
+    /// The opposite of disable.
+    Enable { name: String },
+    /// Add a version to a key, for new objects; those that there are keep theirs, and are read as before.
+    Rotate { name: String },
 }
 
 type Parameters = Vec<(&'static str, String)>;
@@ -200,6 +217,16 @@ impl Admin {
             | Self::Undrain { .. }
             | Self::Scrub { .. } => {
                 return Err(Fatal("this is no IAM call".to_owned()));
+            }
+            Self::Kms(kms) => {
+                let key = |name: String| vec![("KeyName", name)];
+                match kms {
+                    Kms::Create { name } => ("PenstockCreateKmsKey", key(name)),
+                    Kms::List => ("PenstockListKmsKeys", Vec::new()),
+                    Kms::Disable { name } => ("PenstockDisableKmsKey", key(name)),
+                    Kms::Enable { name } => ("PenstockEnableKmsKey", key(name)),
+                    Kms::Rotate { name } => ("PenstockRotateKmsKey", key(name)),
+                }
             }
             Self::Account(Account::List) => ("PenstockListAccounts", vec![("MaxItems", "1000".to_owned())]),
         })

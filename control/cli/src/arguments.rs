@@ -111,6 +111,16 @@ pub(crate) struct Guard {
     /// Append a JSON object for each change and each refusal.
     #[arg(long, value_name = "FILE")]
     pub(crate) audit_log: Option<PathBuf>,
+    /// The file of the key under which encrypted objects' keys are sealed (64 hex digits). Default: encryption.key beside the
+    /// metadata. It is made when it is not there. Without it what is encrypted is lost: keep a copy elsewhere.
+    #[arg(long, value_name = "FILE", env = "PENSTOCK_ENCRYPTION_KEY_FILE")]
+    pub(crate) encryption_key_file: Option<PathBuf>,
+    /// How often buckets' access logs are delivered to the buckets that PutBucketLogging names. Default: 300.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) log_delivery_seconds: Option<std::num::NonZeroU32>,
+    /// Take customers' encryption keys (SSE-C) over plain HTTP from other machines too, as behind a proxy that ends TLS.
+    #[arg(long)]
+    pub(crate) sse_c_without_tls: bool,
     /// Most requests a second of one access key; past it, 503 SlowDown. Default: no limit.
     #[arg(long, value_name = "N")]
     pub(crate) requests_per_second: Option<std::num::NonZeroU32>,

@@ -20,6 +20,7 @@ use penstock_store::{EngineKind, ShardStore, StoreOptions};
 use penstock_transport::Messenger;
 
 use crate::Fatal;
+use crate::identity::{ENCRYPTION_KEY_FILE, read_or_make_encryption_key};
 
 /// The device file within a node's directory.
 pub(crate) const DEVICE_FILE: &str = "device.pst";
@@ -108,6 +109,8 @@ pub(crate) struct GatewayParts {
     /// Reads and bodies up to this long travel with the request where a plan was asked for.
     pub(crate) plan_inline_bytes_max: u64,
     pub(crate) upkeep: UpkeepOptions,
+    /// Where the encryption key is; `None`: beside the metadata.
+    pub(crate) encryption_key_file: Option<PathBuf>,
 }
 
 /// The folder of the metadata within a gateway's directory.
@@ -128,7 +131,9 @@ pub(crate) async fn open_gateway(parts: GatewayParts) -> Result<(Gateway, Tables
     // One for the process: all of its requests share lanes.
     let hashes = HashScheduler::from_env().map_err(|error| Fatal::doing("choosing the hash kernels", error))?;
     tracing::info!(tier = hashes.tier().name(), "bodies are hashed in lanes");
+    let key_file = parts.encryption_key_file.unwrap_or_else(|| parts.folder.join(ENCRYPTION_KEY_FILE));
     let mut options = GatewayOptions {
+        master_key: Some(read_or_make_encryption_key(&key_file)?),
         hashes: Some(hashes),
         garbage_grace_ms: parts.garbage_grace_seconds * 1000,
         buffers: Some(pool),
@@ -141,5 +146,7 @@ pub(crate) async fn open_gateway(parts: GatewayParts) -> Result<(Gateway, Tables
     options.set_lifecycle_day(std::time::Duration::from_secs(parts.lifecycle_day_seconds.max(1)));
     let kv = Arc::new(kv);
     let tables = Tables::new(kv.clone());
-    Ok((Gateway::new(kv, executor, Arc::new(SystemClock), options), tables))
+    let gateway = Gateway::new(kv, executor, Arc::new(SystemClock), options);
+    gateway.check_master_key().await.map_err(|error| Fatal::doing(key_file.display(), error))?;
+    Ok((gateway, tables))
 }

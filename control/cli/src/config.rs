@@ -228,7 +228,13 @@ impl Config {
         config.cluster.key_file = base.join(&config.cluster.key_file);
         config.gateway.data = base.join(&config.gateway.data);
         let guard = &mut config.gateway.guard;
-        let paths = [&mut guard.tls_certificate, &mut guard.tls_key, &mut guard.access_log, &mut guard.audit_log];
+        let paths = [
+            &mut guard.tls_certificate,
+            &mut guard.tls_key,
+            &mut guard.access_log,
+            &mut guard.audit_log,
+            &mut guard.encryption_key_file,
+        ];
         for path in paths.into_iter().chain([&mut config.gateway.events]).flatten() {
             *path = base.join(&*path);
         }

@@ -7,6 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use base64::Engine;
+use penstock_gateway::encryption::MasterKey as EncryptionKey;
 use penstock_identity::MasterKey;
 use penstock_proto::ClusterKey;
 use serde::Deserialize;
@@ -167,6 +168,24 @@ pub(crate) fn read_or_make_identity_key(path: &Path) -> Result<MasterKey, Fatal>
     let bytes =
         bytes.ok_or_else(|| Fatal(format!("{} is no identity key: it must be 64 hex digits", path.display())))?;
     Ok(MasterKey::new(bytes))
+}
+
+/// The file of the key under which encrypted objects' keys are sealed, within the gateway's directory.
+pub(crate) const ENCRYPTION_KEY_FILE: &str = "encryption.key";
+
+/// Reads the encryption key at `path`, or makes it. Its loss is the loss of every object that SSE-S3 and SSE-KMS encrypted: it
+/// must be backed up, and not beside the data that it is to protect.
+pub(crate) fn read_or_make_encryption_key(path: &Path) -> Result<EncryptionKey, Fatal> {
+    if !path.exists() {
+        write_new_cluster_key(path)?;
+        tracing::info!(path = %path.display(), "made the encryption key: without this file, encrypted objects can't be read; back it up");
+    }
+    let text = fs::read_to_string(path).map_err(|error| Fatal::doing(path.display(), error))?;
+    warn_if_others_can_read(path)?;
+    let bytes = hex::decode(text.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    let bytes =
+        bytes.ok_or_else(|| Fatal(format!("{} is no encryption key: it must be 64 hex digits", path.display())))?;
+    Ok(EncryptionKey::new(bytes))
 }
 
 #[cfg(test)]

@@ -98,14 +98,19 @@ fn front_options(domains: Vec<String>, guard: Guard, limits: &RdmaLimits) -> Res
         (None, None) => None,
         _ => return Err(Fatal("tls_certificate and tls_key go together: name both, or neither".to_owned())),
     };
+    let defaults = FrontOptions::default();
     Ok(FrontOptions {
         base_domains: domains,
         tls,
         access_log: guard.access_log,
         audit_log: guard.audit_log,
         requests_per_second_max: guard.requests_per_second,
+        customer_keys_without_tls: guard.sse_c_without_tls,
+        log_delivery_interval: guard
+            .log_delivery_seconds
+            .map_or(defaults.log_delivery_interval, |seconds| Duration::from_secs(seconds.get().into())),
         dialects: rdma::dialects(limits)?,
-        ..FrontOptions::default()
+        ..defaults
     })
 }
 
@@ -238,6 +243,7 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Fatal> {
         event_targets: events.arns(),
         plan_inline_bytes_max: arguments.tuning.plan_inline.bytes(),
         upkeep: arguments.keep.upkeep()?,
+        encryption_key_file: arguments.front.guard.encryption_key_file.clone(),
     })
     .await?;
     let requests: Arc<RequestCounts> = Arc::default();
@@ -322,6 +328,7 @@ pub(crate) async fn gateway(arguments: GatewayArguments) -> Result<(), Fatal> {
         event_targets: events.arns(),
         plan_inline_bytes_max: config.gateway.plan_inline.bytes(),
         upkeep: config.keep.upkeep()?,
+        encryption_key_file: config.gateway.guard.encryption_key_file.clone(),
     })
     .await?;
     let requests: Arc<RequestCounts> = Arc::default();

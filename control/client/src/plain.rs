@@ -355,6 +355,7 @@ pub(crate) fn known(reason: &str) -> &'static str {
         "small" => "small",
         "no-addresses" => "no-addresses",
         "digest" => "digest",
+        "encrypted" => "encrypted",
         _ => "declined",
     }
 }

@@ -12,6 +12,9 @@ pub use penstock_meta::tables::{
     RetentionRow as Retention, Versioning,
 };
 
+pub use penstock_vault::CustomerKey;
+
+pub use crate::encryption::{Encrypt, EncryptionInfo, KmsKey};
 use crate::error::Error;
 use crate::tags::Tags;
 
@@ -212,6 +215,8 @@ pub struct PutObject {
     pub tags: Tags,
     /// Its retention and legal hold.
     pub lock: Lock,
+    /// How it is to be encrypted.
+    pub encryption: Option<Encrypt>,
 }
 
 /// What a PUT made.
@@ -231,6 +236,8 @@ pub struct PutDone {
     pub source_version_id: Option<String>,
     /// When it will expire, and by which rule.
     pub expiration: Option<(UnixMs, String)>,
+    /// How it is encrypted.
+    pub encryption: Option<EncryptionInfo>,
 }
 
 /// A range of an object as HTTP writes it.
@@ -259,6 +266,8 @@ pub struct GetObject {
     pub conditions: Conditions,
     /// Which version; none is the current one.
     pub version_id: Option<String>,
+    /// The key of an object that is encrypted with the client's own.
+    pub customer_key: Option<CustomerKey>,
 }
 
 /// What is known of an object.
@@ -288,6 +297,8 @@ pub struct ObjectInfo {
     pub lock: Lock,
     /// When it will expire, and by which rule.
     pub expiration: Option<(UnixMs, String)>,
+    /// How it is encrypted.
+    pub encryption: Option<EncryptionInfo>,
 }
 
 /// The answer to `GetObjectAttributes`.
@@ -357,6 +368,8 @@ pub struct CopySource {
     pub conditions: Conditions,
     /// Which version; none is the current one.
     pub version_id: Option<String>,
+    /// The key of a source that is encrypted with the client's own.
+    pub customer_key: Option<CustomerKey>,
 }
 
 /// `CopyObject`.
@@ -380,6 +393,25 @@ pub struct CopyObject {
     pub tags: Option<Tags>,
     /// Its retention and legal hold: they are never the source's.
     pub lock: Lock,
+    /// How it is to be encrypted: never as the source because the source is.
+    pub encryption: Option<Encrypt>,
+}
+
+/// `RenameObject`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RenameObject {
+    /// In which bucket.
+    pub bucket: String,
+    /// From which key.
+    pub source: String,
+    /// To which key.
+    pub key: String,
+    /// Conditions on what is at the destination, and when it was modified.
+    pub conditions: Conditions,
+    /// Conditions on the source.
+    pub source_conditions: Conditions,
+    /// Makes a repeated request do nothing.
+    pub token: Option<String>,
 }
 
 /// `ListObjects` and `ListObjectsV2`: both are this.
@@ -493,6 +525,8 @@ pub struct CreateUpload {
     pub tags: Tags,
     /// Retention and legal hold of the object to be.
     pub lock: Lock,
+    /// How the object to be is to be encrypted.
+    pub encryption: Option<Encrypt>,
 }
 
 /// `UploadPart`.
@@ -511,6 +545,8 @@ pub struct UploadPart {
     pub content_bytes: Option<u64>,
     /// What they must hash to.
     pub digests: BodyDigests,
+    /// The key of an upload that is encrypted with the client's own.
+    pub customer_key: Option<CustomerKey>,
 }
 
 /// `UploadPartCopy`.
@@ -528,6 +564,8 @@ pub struct UploadPartCopy {
     pub upload_id: String,
     /// 1 to 10,000.
     pub part_number: u32,
+    /// The key of an upload that is encrypted with the client's own.
+    pub customer_key: Option<CustomerKey>,
 }
 
 /// A part named in `CompleteMultipartUpload`.
@@ -558,6 +596,8 @@ pub struct CompleteUpload {
     pub checksum: Option<ChecksumValue>,
     /// If-Match / If-None-Match.
     pub conditions: Conditions,
+    /// The key of an upload that is encrypted with the client's own, if it is sent again.
+    pub customer_key: Option<CustomerKey>,
 }
 
 /// `ListParts`.
@@ -590,6 +630,8 @@ pub struct PartInfo {
     pub checksum: Option<ChecksumValue>,
     /// Of a copied part: which version its source was, where that bucket has or had versions.
     pub source_version_id: Option<String>,
+    /// How it is encrypted; not known in listings.
+    pub encryption: Option<EncryptionInfo>,
 }
 
 /// A page of parts.

@@ -3,22 +3,29 @@
 use penstock_meta::tables::Layout;
 use penstock_proto::limits;
 
-use crate::api::{ObjectAttributes, ObjectName, PartInfo};
+use crate::api::{CustomerKey, ObjectAttributes, ObjectName, PartInfo};
 use crate::convert::object_info;
 use crate::error::Result;
 use crate::gateway::Gateway;
-use crate::{checksums, etag, names};
+use crate::{checksums, encryption, etag, names};
 
 impl Gateway {
     /// `GetObjectAttributes`: what is known of a version, and at most `max_parts` of its parts, those after number `after`.
     ///
     /// # Errors
     /// As [`Gateway::head_object`].
-    pub async fn object_attributes(&self, name: &ObjectName, after: u32, max_parts: usize) -> Result<ObjectAttributes> {
+    pub async fn object_attributes(
+        &self,
+        name: &ObjectName,
+        after: u32,
+        max_parts: usize,
+        customer_key: Option<&CustomerKey>,
+    ) -> Result<ObjectAttributes> {
         let _admitted = self.inner.admit()?;
         names::check_key(&name.key)?;
         let bucket = self.inner.bucket(&name.bucket).await?;
         let row = self.lookup(&bucket, &name.key, name.version_id.as_deref()).await?;
+        encryption::check_customers_key(row.encryption.as_ref(), customer_key)?;
         let (mut parts, mut more) = (Vec::new(), false);
         let max_parts = max_parts.min(limits::LIST_KEYS_MAX);
         if let Layout::Parts { list, count } = row.layout {
@@ -38,6 +45,7 @@ impl Gateway {
                         modified_unix_ms: row.modified_unix_ms,
                         checksum: checksum.map(|checksum| checksum.value),
                         source_version_id: None,
+                        encryption: None,
                     });
                 }
                 let next = index + 1;

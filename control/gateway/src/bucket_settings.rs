@@ -7,6 +7,9 @@ use crate::api::{BucketInfo, BucketStamp};
 use crate::error::Result;
 use crate::gateway::{Gateway, no_such_bucket};
 
+/// Buckets looked at in one read.
+const BUCKETS_PAGE: usize = 1000;
+
 impl Gateway {
     /// A bucket, and what tells whether it has changed: one row.
     ///
@@ -33,6 +36,24 @@ impl Gateway {
         let (row, documents) = found.ok_or_else(|| no_such_bucket(bucket))?;
         let stamp = stamp(&row);
         Ok((crate::buckets::info(row), stamp, documents))
+    }
+
+    /// Whether any bucket has a document of this kind.
+    ///
+    /// # Errors
+    /// When the metadata can't be read.
+    pub async fn any_bucket_has(&self, kind: BucketSetting) -> Result<bool> {
+        let mut after: Option<String> = None;
+        loop {
+            let (rows, more) = self.inner.tables.list_buckets("", after.as_deref(), BUCKETS_PAGE).await?;
+            if rows.iter().any(|row| row.has_setting(kind)) {
+                return Ok(true);
+            }
+            match rows.last() {
+                Some(last) if more => after = Some(last.name.clone()),
+                _ => return Ok(false),
+            }
+        }
     }
 
     /// The document of this kind; `None` when the bucket has none.

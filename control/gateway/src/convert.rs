@@ -8,7 +8,7 @@ use crate::api::{ObjectHeaders, ObjectInfo};
 use crate::checksums;
 use crate::conditions;
 use crate::error::{Error, ErrorKind, Result};
-use crate::{locks, versions};
+use crate::{encryption, locks, versions};
 
 pub(crate) fn headers_to_row(headers: ObjectHeaders) -> HeadersRow {
     let ObjectHeaders {
@@ -60,6 +60,7 @@ pub(crate) fn object_info(bucket: &BucketRow, key: String, row: ObjectRow) -> Re
     Ok(ObjectInfo {
         version_id: versions::version_id(bucket, &row),
         expiration: None,
+        encryption: row.encryption.as_ref().map(encryption::info),
         tags: row.tags,
         lock: row.lock,
         key,

@@ -9,6 +9,7 @@ use crate::api::{
 use crate::checksums;
 use crate::conditions;
 use crate::convert::headers_from_row;
+use crate::encryption;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{self, Way};
 use crate::gateway::Gateway;
@@ -31,7 +32,8 @@ impl Gateway {
     /// that changes nothing; as [`Gateway::put_object`].
     pub async fn copy_object(&self, request: CopyObject) -> Result<PutDone> {
         let _admitted = self.inner.admit()?;
-        let CopyObject { source, bucket, key, metadata, checksum, storage_class, conditions, tags, lock } = request;
+        let CopyObject { source, bucket, key, metadata, checksum, storage_class, conditions, tags, .. } = request;
+        let (lock, encryption) = (request.lock, request.encryption);
         names::check_key(&key)?;
         names::check_storage_class(&storage_class)?;
         if let Some(tags) = &tags {
@@ -45,7 +47,8 @@ impl Gateway {
         let algorithm = checksum.unwrap_or(source_algorithm);
         // To copy an old version over the current one is to bring it back.
         let onto_itself = source.bucket == bucket && source.key == key && source.version_id.is_none();
-        if onto_itself && matches!(metadata, MetadataDirective::Copy) && algorithm == source_algorithm {
+        let changes_nothing = matches!(metadata, MetadataDirective::Copy) && encryption.is_none();
+        if onto_itself && changes_nothing && algorithm == source_algorithm {
             return Err(Error::new(
                 ErrorKind::InvalidRequest,
                 "This copy request is illegal because it is trying to copy an object to itself without changing the \
@@ -60,7 +63,9 @@ impl Gateway {
         let bucket = self.inner.bucket(&bucket).await?;
         self.check_lock(&bucket, &lock)?;
         let tags = tags.unwrap_or_else(|| row.tags.clone());
-        let new = NewObject { bucket, key, headers, conditions, tags, lock };
+        let object_key = self.inner.new_key(encryption.as_ref()).await?;
+        let encryption = object_key.as_ref().map(|key| key.row.clone());
+        let new = NewObject { bucket, key, headers, conditions, tags, lock, encryption };
         self.check_early(&new).await?;
         let (row, body) = self
             .open_source(&source, row, |row| {
@@ -68,7 +73,8 @@ impl Gateway {
                 Ok(0..row.size_bytes)
             })
             .await?;
-        let stored = store_body(&self.inner, body, Some(row.size_bytes), &BodyDigests::default(), algorithm).await?;
+        let (digests, bytes) = (BodyDigests::default(), Some(row.size_bytes));
+        let stored = store_body(&self.inner, body, bytes, &digests, algorithm, object_key.as_ref()).await?;
         let source_version_id = version_id(&source_bucket, &row);
         let done = events::in_way(Way::Copy, self.commit(new, stored)).await?;
         Ok(PutDone { source_version_id, ..done })
@@ -80,8 +86,9 @@ impl Gateway {
     /// As [`Gateway::copy_object`] and [`Gateway::upload_part`]; InvalidArgument for a range that is not within the source.
     pub async fn upload_part_copy(&self, request: UploadPartCopy) -> Result<PartInfo> {
         let _admitted = self.inner.admit()?;
-        let UploadPartCopy { source, range, bucket, key, upload_id, part_number } = request;
+        let UploadPartCopy { source, range, bucket, key, upload_id, part_number, customer_key } = request;
         let upload = self.open_upload(&bucket, &key, &upload_id, part_number).await?;
+        let part_key = self.inner.key_of_upload(upload.row.encryption.as_ref(), customer_key.as_ref()).await?;
         let (source_bucket, row) = self.source(&source).await?;
         let mut content_bytes = 0;
         let (row, body) = self
@@ -92,7 +99,8 @@ impl Gateway {
                 Ok(bytes)
             })
             .await?;
-        let part = self.store_part(upload, part_number, body, Some(content_bytes), &BodyDigests::default()).await?;
+        let (digests, bytes) = (BodyDigests::default(), Some(content_bytes));
+        let part = self.store_part(upload, part_number, body, bytes, &digests, part_key).await?;
         Ok(PartInfo { source_version_id: version_id(&source_bucket, &row), ..part })
     }
 
@@ -109,6 +117,7 @@ impl Gateway {
             ),
             _ => error,
         })?;
+        encryption::check_customers_key(row.encryption.as_ref(), source.customer_key.as_ref())?;
         conditions::check_copy_source(&source.conditions, &row.etag, row.modified_unix_ms)?;
         Ok((bucket, row))
     }
@@ -122,7 +131,8 @@ impl Gateway {
     ) -> Result<(ObjectRow, ByteStream)> {
         for _ in 0..LOOKUPS_MAX {
             let wanted = wanted(&row)?;
-            if let Ok(cursor) = Cursor::open(&self.inner, &row.layout, wanted).await? {
+            let object_key = self.inner.key_of(row.encryption.as_ref(), source.customer_key.as_ref()).await?;
+            if let Ok(cursor) = Cursor::open(&self.inner, &row, object_key.as_ref(), wanted).await? {
                 let stream = cursor.into_stream(self.inner.count_stream()).await?;
                 return Ok((row, stream));
             }

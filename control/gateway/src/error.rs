@@ -79,6 +79,12 @@ pub enum ErrorKind {
     InsufficientStorage,
     /// 503: too few nodes answer; nothing was stored or nothing can be read now.
     ServiceUnavailable,
+    /// 400: a client token that came with other parameters before.
+    IdempotencyParameterMismatch,
+    /// 400: SSE-KMS names a key that is not there.
+    KmsNotFound,
+    /// 400: SSE-KMS names a key that is turned off.
+    KmsDisabled,
     /// 501: not built (yet); the message names it.
     NotImplemented,
     /// 500: our fault; the message says where to look.

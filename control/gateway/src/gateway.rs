@@ -12,6 +12,7 @@ use penstock_meta::kv::Kv;
 use penstock_meta::tables::{BucketRow, Tables};
 use penstock_placement::ClusterMap;
 use penstock_proto::Clock;
+use penstock_vault::KeyStore;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,7 @@ pub(crate) struct Inner {
     pub(crate) lifecycles: lifecycle::Parsed,
     pub(crate) lifecycle_worker: lifecycle::Worker,
     pub(crate) hashes: HashScheduler,
+    pub(crate) keys: Option<Arc<KeyStore>>,
     pub(crate) plans: Plans,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) upkeep: Upkeep,
@@ -126,9 +128,11 @@ impl Gateway {
     /// Starts its background tasks on the current tokio runtime.
     pub fn new(kv: Arc<dyn Kv>, executor: Executor, clock: Arc<dyn Clock>, options: GatewayOptions) -> Self {
         let own = || HashScheduler::new(HashTier::detect(), HashScheduler::workers_default());
+        let tables = Tables::new(kv);
         let inner = Arc::new(Inner {
+            keys: options.master_key.as_ref().map(|master| Arc::new(KeyStore::new(tables.clone(), master))),
             hashes: options.hashes.clone().unwrap_or_else(own),
-            tables: Tables::new(kv),
+            tables,
             executor,
             clock,
             leases: Leases::default(),

@@ -12,6 +12,7 @@ use crate::api::{
     BodyDigests, ByteStream, ChecksumType, CompleteUpload, CompletedPart, CreateUpload, ListParts, ListUploads,
     ObjectChecksum, PartInfo, PartPage, PutDone, UploadInfo, UploadPage, UploadPart,
 };
+use crate::encryption::{self, ObjectKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gateway::Gateway;
 use crate::objects::lost_race;
@@ -38,7 +39,7 @@ impl Gateway {
     /// NoSuchBucket; InvalidRequest for an algorithm and type that don't go together; what is wrong with key or headers.
     pub async fn create_upload(&self, request: CreateUpload) -> Result<String> {
         let _admitted = self.inner.admit()?;
-        let CreateUpload { bucket, key, headers, checksum, storage_class, tags, lock } = request;
+        let CreateUpload { bucket, key, headers, checksum, storage_class, tags, lock, encryption } = request;
         tags::check_object_tags(&tags)?;
         names::check_key(&key)?;
         names::check_headers(&headers)?;
@@ -48,7 +49,9 @@ impl Gateway {
         }
         let bucket = self.inner.bucket(&bucket).await?;
         self.check_lock(&bucket, &lock)?;
+        let object_key = self.inner.new_key(encryption.as_ref()).await?;
         let new = tables::NewUpload {
+            encryption: object_key.map(|key| key.row),
             key,
             storage_class: names::STANDARD.to_owned(),
             headers: convert::headers_to_row(headers),
@@ -66,9 +69,10 @@ impl Gateway {
     /// NoSuchUpload; InvalidRequest for another checksum algorithm than the upload's; as [`Gateway::put_object`].
     pub async fn upload_part(&self, request: UploadPart) -> Result<PartInfo> {
         let _admitted = self.inner.admit()?;
-        let UploadPart { bucket, key, upload_id, part_number, body, content_bytes, digests } = request;
+        let UploadPart { bucket, key, upload_id, part_number, body, content_bytes, digests, customer_key } = request;
         let upload = self.open_upload(&bucket, &key, &upload_id, part_number).await?;
-        self.store_part(upload, part_number, body, content_bytes, &digests).await
+        let part_key = self.inner.key_of_upload(upload.row.encryption.as_ref(), customer_key.as_ref()).await?;
+        self.store_part(upload, part_number, body, content_bytes, &digests, part_key).await
     }
 
     /// The upload that a part is for.
@@ -95,16 +99,17 @@ impl Gateway {
         body: ByteStream,
         content_bytes: Option<u64>,
         digests: &BodyDigests,
+        key: Option<ObjectKey>,
     ) -> Result<PartInfo> {
         let uploads = upload.checksum.map(|(algorithm, _)| algorithm);
         let asked = checksums::asked(digests, uploads.unwrap_or(checksums::DEFAULT))?;
         if let Some(expected) = uploads.filter(|expected| *expected != asked) {
             return Err(type_mismatch(expected, asked));
         }
-        let stored = store_body(&self.inner, body, content_bytes, digests, asked).await?;
-        let StoredBody { size_bytes, md5, checksum, data } = stored;
+        let stored = store_body(&self.inner, body, content_bytes, digests, asked, key.as_ref()).await?;
+        let StoredBody { size_bytes, etag_md5, checksum, data } = stored;
         let data = data.map(|(data, pending)| (data, Some(pending)));
-        self.commit_part(upload, number, md5, size_bytes, checksum, data).await
+        self.commit_part(upload, number, etag_md5, size_bytes, checksum, data).await
     }
 
     /// Puts a part into its upload. Data without a guard of ours is pending all the same.
@@ -132,7 +137,8 @@ impl Gateway {
         if let Some(pending) = pending {
             pending.committed();
         }
-        part_info(&part)
+        let encryption = row.encryption.as_ref().map(encryption::info);
+        Ok(PartInfo { encryption, ..part_info(&part)? })
     }
 
     /// `CompleteMultipartUpload`. Repeating it after it succeeded answers the same, as long as its object is there.
@@ -151,6 +157,9 @@ impl Gateway {
             let Some((upload, parts, version)) = self.parts_of(&bucket, &request).await? else {
                 return self.completed_before(&bucket, &request).await;
             };
+            if request.customer_key.is_some() {
+                self.inner.key_of_upload(upload.encryption.as_ref(), request.customer_key.as_ref()).await?;
+            }
             let row = self.decide(&request, upload, &parts)?;
             let completed = self.inner.tables.complete_upload(tables::CompleteUpload {
                 bucket: &bucket,
@@ -241,6 +250,7 @@ impl Gateway {
             headers: upload.headers,
             tags: upload.tags,
             lock: upload.lock,
+            encryption: upload.encryption,
             upload_id: None,
             layout: tables::Layout::Empty,
         })
@@ -340,6 +350,7 @@ pub(crate) fn part_info(part: &PartRow) -> Result<PartInfo> {
         modified_unix_ms: part.modified_unix_ms,
         checksum: part_checksum(part)?,
         source_version_id: None,
+        encryption: None,
     })
 }
 
@@ -352,6 +363,7 @@ pub(crate) fn put_done(object: ObjectRow) -> Result<PutDone> {
         version_id: versions::made_version(&object.version),
         source_version_id: None,
         expiration: None,
+        encryption: object.encryption.as_ref().map(encryption::info),
         checksum: object.checksum.as_ref().map(checksums::from_row).transpose()?,
         etag: object.etag,
         size_bytes: object.size_bytes,

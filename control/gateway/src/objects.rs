@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use penstock_digest::ChecksumValue;
-use penstock_meta::tables::{BucketRow, DataRow, Layout, LockPass, ObjectRow, VersionRow};
+use penstock_meta::tables::{BucketRow, DataRow, EncryptionRow, Layout, LockPass, ObjectRow, VersionRow};
 use penstock_proto::limits;
 
 use crate::api::{
@@ -22,7 +22,7 @@ use crate::read::Cursor;
 use crate::tags::{self, Tags};
 use crate::versions::{made_version, version_name};
 use crate::write::{StoredBody, store_body};
-use crate::{api, etag};
+use crate::{api, encryption, etag};
 
 /// How often a read looks its object up again because the one it found was being collected.
 pub(crate) const LOOKUPS_MAX: usize = 4;
@@ -35,6 +35,7 @@ pub(crate) struct NewObject {
     pub(crate) conditions: api::Conditions,
     pub(crate) tags: Tags,
     pub(crate) lock: api::Lock,
+    pub(crate) encryption: Option<EncryptionRow>,
 }
 
 impl Gateway {
@@ -48,17 +49,21 @@ impl Gateway {
     /// ServiceUnavailable when it can't be stored now. Nothing is visible then.
     pub async fn put_object(&self, request: PutObject) -> Result<PutDone> {
         let _admitted = self.inner.admit()?;
-        let PutObject { bucket, key, body, content_bytes, digests, headers, storage_class, conditions, tags, lock } =
+        let PutObject { bucket, key, body, content_bytes, digests, headers, storage_class, conditions, tags, .. } =
             request;
+        let (lock, encryption) = (request.lock, request.encryption);
         names::check_key(&key)?;
         names::check_headers(&headers)?;
         names::check_storage_class(&storage_class)?;
         tags::check_object_tags(&tags)?;
         let bucket = self.inner.bucket(&bucket).await?;
         self.check_lock(&bucket, &lock)?;
-        let new = NewObject { bucket, key, headers, conditions, tags, lock };
+        let object_key = self.inner.new_key(encryption.as_ref()).await?;
+        let encryption = object_key.as_ref().map(|key| key.row.clone());
+        let new = NewObject { bucket, key, headers, conditions, tags, lock, encryption };
         self.check_early(&new).await?;
-        let stored = store_body(&self.inner, body, content_bytes, &digests, checksums::DEFAULT).await?;
+        let stored =
+            store_body(&self.inner, body, content_bytes, &digests, checksums::DEFAULT, object_key.as_ref()).await?;
         self.commit(new, stored).await
     }
 
@@ -73,9 +78,9 @@ impl Gateway {
 
     /// Makes a stored body visible as an object.
     pub(crate) async fn commit(&self, new: NewObject, stored: StoredBody) -> Result<PutDone> {
-        let StoredBody { size_bytes, md5, checksum, data } = stored;
+        let StoredBody { size_bytes, etag_md5, checksum, data } = stored;
         let data = data.map(|(data, pending)| (data, Some(pending)));
-        self.commit_as(new, etag::of_md5(md5), size_bytes, checksum, data).await
+        self.commit_as(new, etag::of_md5(etag_md5), size_bytes, checksum, data).await
     }
 
     /// As [`Gateway::commit`], under this ETag. Data without a guard of ours is pending all the same.
@@ -104,6 +109,7 @@ impl Gateway {
             headers: headers_to_row(new.headers),
             tags: new.tags.clone(),
             lock: new.lock,
+            encryption: new.encryption.clone(),
             upload_id: None,
             layout,
         };
@@ -128,6 +134,7 @@ impl Gateway {
             version_id,
             source_version_id: None,
             expiration,
+            encryption: new.encryption.as_ref().map(encryption::info),
         })
     }
 
@@ -140,7 +147,9 @@ impl Gateway {
         let admitted = self.inner.admit()?;
         for _ in 0..LOOKUPS_MAX {
             let (bucket, row, range, partial) = self.resolve(&request).await?;
-            let Ok(cursor) = Cursor::open(&self.inner, &row.layout, range.clone()).await? else { continue };
+            let object_key = self.inner.key_of(row.encryption.as_ref(), request.customer_key.as_ref()).await?;
+            let opened = Cursor::open(&self.inner, &row, object_key.as_ref(), range.clone()).await?;
+            let Ok(cursor) = opened else { continue };
             let guard = (admitted, self.inner.count_stream());
             let body = cursor.into_stream(guard).await?;
             let expiration = self.inner.expiration_of(&bucket, &request.key, &row).await?;
@@ -167,6 +176,7 @@ impl Gateway {
         names::check_key(&request.key)?;
         let bucket = self.inner.bucket(&request.bucket).await?;
         let row = self.lookup(&bucket, &request.key, request.version_id.as_deref()).await?;
+        encryption::check_customers_key(row.encryption.as_ref(), request.customer_key.as_ref())?;
         conditions::check_read(&request.conditions, &row.etag, row.modified_unix_ms)?;
         let (range, partial) = match request.part_number {
             Some(_) if request.range.is_some() => {

@@ -52,6 +52,8 @@ pub struct GatewayOptions {
     pub buffers: Option<BufPool>,
     /// The ARNs of the targets that events of buckets can be sent to.
     pub event_targets: Vec<String>,
+    /// What all stored keys are sealed under. `None`: nothing can be encrypted, and what is can't be read.
+    pub master_key: Option<penstock_vault::MasterKey>,
     /// What hashes bodies: one for a whole process, so that all of its requests share lanes. `None`: the gateway makes
     /// one of its own.
     pub hashes: Option<HashScheduler>,
@@ -75,6 +77,7 @@ impl GatewayOptions {
             plan_inline_bytes_max: PLAN_INLINE_BYTES_MAX,
             buffers: None,
             event_targets: Vec::new(),
+            master_key: None,
             hashes: None,
         }
     }

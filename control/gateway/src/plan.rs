@@ -49,11 +49,13 @@ pub enum Declined {
     NoAddresses,
     /// The request wants a digest that can't be computed from shards' checksums.
     Digest,
+    /// The object is encrypted, or to be: nodes have ciphertext, and clients have no key.
+    Encrypted,
 }
 
 impl Declined {
     /// All reasons.
-    pub const ALL: [Self; 3] = [Self::Small, Self::NoAddresses, Self::Digest];
+    pub const ALL: [Self; 4] = [Self::Small, Self::NoAddresses, Self::Digest, Self::Encrypted];
 
     /// One word for the wire and for statistics.
     pub fn reason(self) -> &'static str {
@@ -61,6 +63,7 @@ impl Declined {
             Self::Small => "small",
             Self::NoAddresses => "no-addresses",
             Self::Digest => "digest",
+            Self::Encrypted => "encrypted",
         }
     }
 }
@@ -96,6 +99,8 @@ pub struct PlanPut {
     pub tags: Tags,
     /// As in [`crate::api::PutObject`]; none for parts.
     pub lock: Lock,
+    /// Whether the object (for parts: the part, by a key of the request) is to be encrypted, which no plan can do.
+    pub encrypted: bool,
 }
 
 /// Why a commit failed.
@@ -122,8 +127,10 @@ impl Gateway {
         let admitted = self.inner.admit()?;
         for _ in 0..LOOKUPS_MAX {
             let (bucket, row, range, partial) = self.resolve(&request).await?;
-            let Ok(cursor) = Cursor::open(&self.inner, &row.layout, range.clone()).await? else { continue };
-            let (body, plan) = match self.declines(range.end - range.start) {
+            let object_key = self.inner.key_of(row.encryption.as_ref(), request.customer_key.as_ref()).await?;
+            let opened = Cursor::open(&self.inner, &row, object_key.as_ref(), range.clone()).await?;
+            let Ok(cursor) = opened else { continue };
+            let (body, plan) = match self.declines(range.end - range.start, object_key.is_some()) {
                 Some(reason) => {
                     let guard = (admitted, self.inner.count_stream());
                     (Some(cursor.into_stream(guard).await?), Err(reason))
@@ -138,9 +145,11 @@ impl Gateway {
     }
 
     /// Whether a plan for so many bytes is declined, which is counted.
-    fn declines(&self, bytes: u64) -> Option<Declined> {
+    fn declines(&self, bytes: u64, encrypted: bool) -> Option<Declined> {
         let options = &self.inner.options;
-        let reason = if bytes <= options.plan_inline_bytes_max {
+        let reason = if encrypted {
+            Declined::Encrypted
+        } else if bytes <= options.plan_inline_bytes_max {
             Declined::Small
         } else if options.node_addresses.is_empty() {
             Declined::NoAddresses
@@ -175,7 +184,7 @@ impl Gateway {
 
     /// Adds what is read of a stripe, whose first byte of interest is byte `at` of the object.
     fn add_stripe(&self, runs: &mut Vec<PlanRun>, read: StripeRead, at: u64, expires_unix_ms: u64) {
-        let StripeRead { target, stored, range, chunk_bytes } = read;
+        let StripeRead { target, stored, range, chunk_bytes, .. } = read;
         if runs.last().is_none_or(|run| run.data != target.data) {
             let offset = at - u64::from(range.start) - u64::from(target.stripe) * u64::from(chunk_bytes);
             let key = &self.inner.options.cluster_key;
@@ -244,7 +253,7 @@ impl Gateway {
         if let PutTarget::Object(new) = &target {
             self.check_early(new).await?;
         }
-        if let Some(reason) = self.declines(size_bytes) {
+        if let Some(reason) = self.declines(size_bytes, request.encrypted || target.is_encrypted()) {
             return Ok(Err(reason));
         }
         let inner = &self.inner;
@@ -312,7 +321,15 @@ impl Gateway {
             self.check_lock(&bucket, &request.lock)?;
             let (key, headers) = (request.key.clone(), request.headers.clone());
             let (tags, lock) = (request.tags.clone(), request.lock);
-            let new = NewObject { bucket, key, headers, conditions: request.conditions.clone(), tags, lock };
+            let new = NewObject {
+                bucket,
+                key,
+                headers,
+                conditions: request.conditions.clone(),
+                tags,
+                lock,
+                encryption: None,
+            };
             let algorithm = checksums::asked(&request.digests, checksums::DEFAULT)?;
             return Ok((PutTarget::Object(Box::new(new)), algorithm));
         };
@@ -338,10 +355,10 @@ impl Gateway {
     ) -> std::result::Result<PutDone, PlanFailure> {
         let _admitted = self.inner.admit()?;
         let (target, _) = self.put_target(&request).await?;
+        let Verified { ticket, stripes, crc64 } = self.verified(&request, &target, commit).await?;
         let PutTarget::Object(new) = target else {
             return Err(internal("a part is committed as an object").into());
         };
-        let Verified { ticket, stripes, crc64 } = self.verified(&request, new.bucket.id, commit).await?;
         let pending = self.inner.plans.take_write(ticket.data);
         if pending.is_none()
             && let Some(row) = self.inner.tables.object(new.bucket.id, &new.key).await.map_err(Error::from)?
@@ -371,10 +388,10 @@ impl Gateway {
     ) -> std::result::Result<PartInfo, PlanFailure> {
         let _admitted = self.inner.admit()?;
         let (target, _) = self.put_target(&request).await?;
+        let Verified { ticket, stripes, crc64 } = self.verified(&request, &target, commit).await?;
         let PutTarget::Part(upload, number) = target else {
             return Err(internal("an object is committed as a part").into());
         };
-        let Verified { ticket, stripes, crc64 } = self.verified(&request, upload.bucket.id, commit).await?;
         let pending = self.inner.plans.take_write(ticket.data);
         if pending.is_none() {
             let tables = &self.inner.tables;
@@ -398,9 +415,14 @@ impl Gateway {
     async fn verified(
         &self,
         request: &PlanPut,
-        bucket_id: u64,
+        target: &PutTarget,
         commit: Vec<u8>,
     ) -> std::result::Result<Verified, PlanFailure> {
+        if request.encrypted || target.is_encrypted() {
+            // The bucket's default has changed since the plan was given.
+            return Err(PlanFailure::Refused("What is to be encrypted can't be stored by plan.".to_owned()));
+        }
+        let bucket_id = target.bucket_id();
         let (access_key, key, part) = (request.access_key.clone(), request.key.clone(), request.part.clone());
         let (cluster_key, clock) = (self.inner.options.cluster_key.clone(), self.inner.clock.clone());
         let long = commit.len() as u64 > VERIFY_INLINE_STRIPES_MAX * 1024;
@@ -448,6 +470,11 @@ enum PutTarget {
 }
 
 impl PutTarget {
+    /// Whether the upload's object is to be encrypted. Of objects the request says so.
+    fn is_encrypted(&self) -> bool {
+        matches!(self, Self::Part(upload, _) if upload.row.encryption.is_some())
+    }
+
     fn bucket_id(&self) -> u64 {
         match self {
             Self::Object(new) => new.bucket.id,

@@ -14,13 +14,16 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use penstock_buf::Buf;
 use penstock_executor::{StripeStored, StripeTarget};
-use penstock_meta::tables::{DataRow, Layout, MANIFEST_STRIPES_MAX, ManifestPlace, ManifestRow};
+use penstock_meta::tables::{DataRow, Layout, MANIFEST_STRIPES_MAX, ManifestPlace, ManifestRow, ObjectRow};
 use penstock_proto::DataId;
 use penstock_proto::Rights;
 use penstock_proto::limits;
+use penstock_vault::DataKey;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::ByteStream;
+use crate::encryption::ObjectKey;
+use crate::encryption::open::Opening;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gateway::Inner;
 use crate::leases::Lease;
@@ -34,7 +37,9 @@ pub(crate) struct Cursor {
     lease: Arc<Lease>,
     /// Bytes that were asked for.
     wanted_bytes: u64,
-    /// Runs that are still to be read, and which bytes of each.
+    /// Opens what is encrypted.
+    key: Option<DataKey>,
+    /// Runs that are still to be read, and which bytes of each (before they were encrypted).
     runs: VecDeque<(DataRow, Range<u64>)>,
     /// The run being read.
     run: Option<Run>,
@@ -43,8 +48,9 @@ pub(crate) struct Cursor {
 /// A run of data, read from stripe to stripe.
 struct Run {
     data: DataRow,
-    /// What to read of it, from its beginning.
+    /// What to read of it, as it is stored, from its beginning.
     left: Range<u64>,
+    opening: Option<Opening>,
     manifest: Option<ManifestRow>,
     signed: Signed,
 }
@@ -56,23 +62,30 @@ pub(crate) struct StripeRead {
     pub(crate) range: Range<u32>,
     /// Of its run.
     pub(crate) chunk_bytes: u32,
+    /// What makes plaintext of it.
+    opening: Option<Opening>,
 }
 
 /// The object was replaced or deleted between the look at its row and the lease: look again.
 pub(crate) struct Gone;
 
 impl Cursor {
-    /// A read of `wanted` of an object with this layout, all of it under lease.
+    /// A read of `wanted` of this object, all of it under lease. `key` is that of an encrypted object, whose ciphertext never
+    /// leaves here as if it were the object.
     ///
     /// # Errors
     /// When the metadata can't be read. The inner [`Gone`] says to look the object up again.
     pub(crate) async fn open(
         inner: &Arc<Inner>,
-        layout: &Layout,
+        object: &ObjectRow,
+        key: Option<&ObjectKey>,
         wanted: Range<u64>,
     ) -> Result<std::result::Result<Self, Gone>> {
+        if object.encryption.as_ref() != key.map(|key| &key.row) {
+            return Err(Error::new(ErrorKind::InternalError, "An object is read with another object's key."));
+        }
         let wanted_bytes = wanted.end - wanted.start;
-        let runs = match layout {
+        let runs = match &object.layout {
             Layout::Parts { list, count } if wanted_bytes > 0 => {
                 match runs_of_parts(inner, *list, *count, wanted).await? {
                     Some(runs) => runs,
@@ -86,7 +99,8 @@ impl Cursor {
         if !runs.iter().all(|(data, _)| lease.add(data.data)) {
             return Ok(Err(Gone));
         }
-        Ok(Ok(Self { inner: Arc::clone(inner), lease: Arc::new(lease), wanted_bytes, runs, run: None }))
+        let key = key.map(|key| key.key.clone());
+        Ok(Ok(Self { inner: Arc::clone(inner), lease: Arc::new(lease), wanted_bytes, key, runs, run: None }))
     }
 
     /// The bytes. The first stripe is read before this returns, so what can't be read at all is an error and no stream.
@@ -104,7 +118,13 @@ impl Cursor {
         let reads = stripes.map_ok(move |stripe| {
             let inner = Arc::clone(&inner);
             let read = async move {
-                Ok::<_, Error>(inner.executor.read_stripe(&stripe.target, &stripe.stored, stripe.range).await?)
+                let StripeRead { target, stored, range, chunk_bytes, opening } = stripe;
+                let at = u64::from(target.stripe) * u64::from(chunk_bytes) + u64::from(range.start);
+                let bufs = inner.executor.read_stripe(&target, &stored, range).await?;
+                match opening {
+                    None => Ok(bufs),
+                    Some(opening) => opening.open(at, bufs),
+                }
             };
             async move {
                 if only {
@@ -137,7 +157,14 @@ impl Cursor {
             }
             let Some((data, left)) = self.runs.pop_front() else { return Ok(None) };
             let signed = Signed::new(&self.inner, Rights::GET, data.data);
-            self.run = Some(Run { data, left, manifest: None, signed });
+            let (opening, left) = match &self.key {
+                None => (None, left),
+                Some(key) => {
+                    let (opening, stored) = Opening::new(key, &data, left)?;
+                    (Some(opening), stored)
+                }
+            };
+            self.run = Some(Run { data, left, opening, manifest: None, signed });
         }
     }
 }
@@ -197,6 +224,7 @@ impl Run {
             stored: row,
             range: range.start as u32..range.end as u32,
             chunk_bytes: self.data.chunk_bytes,
+            opening: self.opening.clone(),
         }))
     }
 

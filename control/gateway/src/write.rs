@@ -5,6 +5,8 @@
 //! the same time from the same memory. At most [`limits::PUT_CHUNKS_IN_FLIGHT`] chunks are stored, and two hashed, at a
 //! time beside the one that fills, so a body takes that many buffers and one, however long it is.
 //!
+//! A body that is to be encrypted is hashed piece by piece as it comes, and encrypted in the chunk ([`Sealing`]).
+//!
 //! Nothing becomes visible here. What comes out is a [`DataRow`] for a metadata transaction, under a guard that turns
 //! it into garbage unless that commits.
 
@@ -24,6 +26,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::api::{BodyDigests, ByteStream};
 use crate::body::BodyReader;
 use crate::checksums;
+use crate::encryption::seal::{self, Sealing};
+use crate::encryption::{self, ObjectKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gateway::Inner;
 use crate::hashing::BodyHashes;
@@ -36,7 +40,8 @@ const MANIFEST_INLINE_BYTES_MAX: usize = 1 << 10;
 /// A body that is on its nodes.
 pub(crate) struct StoredBody {
     pub(crate) size_bytes: u64,
-    pub(crate) md5: [u8; 16],
+    /// Its MD5, or what stands for it in ETags of what is encrypted.
+    pub(crate) etag_md5: [u8; 16],
     /// What the request asked for, or the fallback.
     pub(crate) checksum: ChecksumValue,
     /// None for an empty body.
@@ -45,7 +50,8 @@ pub(crate) struct StoredBody {
 
 /// Stores a body and verifies its length and digests.
 ///
-/// `fallback` is the checksum's algorithm when the request names none.
+/// `fallback` is the checksum's algorithm when the request names none. With `key`, what is stored is encrypted; the lengths
+/// and digests are those of the body all the same.
 ///
 /// # Errors
 /// Whatever is wrong with the body, its digests or the nodes. What was stored is garbage then.
@@ -55,13 +61,14 @@ pub(crate) async fn store_body(
     content_bytes: Option<u64>,
     digests: &BodyDigests,
     fallback: ChecksumAlgorithm,
+    key: Option<&ObjectKey>,
 ) -> Result<StoredBody> {
     let _counted = inner.count_put();
     let algorithm = checksums::asked(digests, fallback)?;
     let mut reader = BodyReader::new(body, content_bytes, limits::PUT_BYTES_MAX, inner.options.body_idle_timeout)?;
     let mut hashes = BodyHashes::new(&inner.hashes, algorithm, digests.payload_sha256.is_some());
     let stored = if reader.has_more().await? {
-        let mut writer = Writer::new(inner, content_bytes).await?;
+        let mut writer = Writer::new(inner, content_bytes, key).await?;
         writer.write_all(&mut reader, &mut hashes).await?;
         Some(writer.finish().await?)
     } else {
@@ -69,13 +76,16 @@ pub(crate) async fn store_body(
     };
     let sums = hashes.finish(stored.as_ref().map_or(0, |(data, _)| data.crc64)).await?;
     checksums::verify(digests, &sums)?;
-    Ok(StoredBody { size_bytes: reader.taken_bytes(), md5: sums.md5, checksum: sums.checksum, data: stored })
+    let etag_md5 = encryption::etag_md5(key, sums.md5);
+    Ok(StoredBody { size_bytes: reader.taken_bytes(), etag_md5, checksum: sums.checksum, data: stored })
 }
 
 struct Writer<'a> {
     inner: &'a Arc<Inner>,
     pending: PendingData,
     signed: Signed,
+    /// Encrypts, where that is asked for.
+    sealing: Option<Sealing>,
     /// Nodes of each run of [`MANIFEST_STRIPES_MAX`] stripes.
     groups: Vec<Arc<[NodeId]>>,
     /// By stripe.
@@ -89,10 +99,16 @@ struct StripeDone {
 }
 
 impl<'a> Writer<'a> {
-    async fn new(inner: &'a Arc<Inner>, content_bytes: Option<u64>) -> Result<Self> {
-        let pending = inner.pending.begin(&inner.registry(), is_one_group(content_bytes)).await?;
+    async fn new(inner: &'a Arc<Inner>, content_bytes: Option<u64>, key: Option<&ObjectKey>) -> Result<Self> {
+        let stored_bytes = match key {
+            Some(_) => content_bytes.map(seal::stored_bytes),
+            None => content_bytes,
+        };
+        let pending = inner.pending.begin(&inner.registry(), is_one_group(stored_bytes)).await?;
         let signed = Signed::new(inner, Rights::PUT, pending.data());
-        Ok(Self { inner, pending, signed, groups: Vec::new(), written: Vec::new(), in_flight: FuturesUnordered::new() })
+        let sealing = key.map(|key| Sealing::new(key, pending.data())).transpose()?;
+        let (groups, written, in_flight) = (Vec::new(), Vec::new(), FuturesUnordered::new());
+        Ok(Self { inner, pending, signed, sealing, groups, written, in_flight })
     }
 
     /// Stores what the reader, which has a byte at least, gives until its end.
@@ -100,14 +116,28 @@ impl<'a> Writer<'a> {
         let code = self.inner.options.code;
         let mut more = true;
         while more {
-            let room =
-                reader.left_bytes().map_or(limits::CHUNK_BYTES, |left| left.min(limits::CHUNK_BYTES as u64) as usize);
+            let left = reader.left_bytes();
+            let room = match &self.sealing {
+                Some(sealing) => sealing.chunk_bytes(left),
+                None => left.map_or(limits::CHUNK_BYTES, |left| left.min(limits::CHUNK_BYTES as u64) as usize),
+            };
             let mut chunk = self.inner.executor.chunk_buffer(code, room).await?;
             while more && chunk.remaining() > 0 {
-                let piece = reader.take(chunk.remaining());
+                let piece = reader.take(self.sealing.as_ref().map_or(chunk.remaining(), Sealing::room));
                 self.inner.traffic.payload_in(piece.len());
-                chunk.extend_from_slice(&piece);
-                more = reader.has_more().await?;
+                match &mut self.sealing {
+                    None => {
+                        chunk.extend_from_slice(&piece);
+                        more = reader.has_more().await?;
+                    }
+                    // What is hashed is what came; what is in the chunk will be ciphertext.
+                    Some(sealing) => {
+                        sealing.push(&mut chunk, &piece);
+                        hashes.update(piece).await?;
+                        more = reader.has_more().await?;
+                        sealing.seal_if_full(&mut chunk, !more);
+                    }
+                }
                 self.pending.renew_if_due(&self.inner.tables, &*self.inner.clock).await?;
             }
             while self.in_flight.len() >= limits::PUT_CHUNKS_IN_FLIGHT {
@@ -117,14 +147,20 @@ impl<'a> Writer<'a> {
             self.written.push(None);
             let target = self.target(index)?;
             let chunk = chunk.seal();
-            let bytes = chunk.bytes();
+            let unhashed = self.sealing.is_none().then(|| chunk.bytes());
+            let hash = async {
+                match unhashed {
+                    Some(bytes) => hashes.update(bytes).await,
+                    None => Ok(()),
+                }
+            };
             if index == 0 && !more {
                 // The whole body is one chunk: no tasks, no queues.
-                let (done, ()) = tokio::try_join!(store(self.inner, &target, chunk), hashes.update(bytes))?;
+                let (done, ()) = tokio::try_join!(store(self.inner, &target, chunk), hash)?;
                 self.written[0] = Some(done);
             } else {
                 self.launch(index, target, chunk);
-                hashes.update(bytes).await?;
+                hash.await?;
             }
         }
         while !self.in_flight.is_empty() {
@@ -169,7 +205,7 @@ impl<'a> Writer<'a> {
     }
 
     async fn finish(self) -> Result<(DataRow, PendingData)> {
-        let Self { inner, pending, groups, written, .. } = self;
+        let Self { inner, pending, groups, written, sealing, .. } = self;
         let (mut crc64, mut size_bytes) = (0, 0);
         let mut stripes = Vec::with_capacity(written.len());
         for done in written {
@@ -178,6 +214,9 @@ impl<'a> Writer<'a> {
             crc64 = crc64nvme_combine(crc64, stripe_crc64, u64::from(row.chunk_bytes));
             size_bytes += u64::from(row.chunk_bytes);
             stripes.push(row);
+        }
+        if let Some(sealing) = sealing {
+            crc64 = sealing.finish()?;
         }
         let manifest = keep_manifest(inner, pending.data(), &groups, stripes).await?;
         let data = DataRow {

@@ -23,6 +23,7 @@ fn row() -> ObjectRow {
         headers: HeadersRow::default(),
         tags: Vec::new(),
         lock: LockRow::default(),
+        encryption: None,
         upload_id: None,
         layout: Layout::Empty,
     }

@@ -180,7 +180,12 @@ pub(crate) async fn authorize(op: Op, call: &mut Call) -> Result<(), Failure> {
     if let Some(name) = call.target.bucket()
         && op != Op::CreateBucket
     {
-        access.bucket = Some(call.front.facts.of(&call.front, name).await?);
+        let facts = call.front.facts.of(&call.front, name).await?;
+        let _ = call.exchange.owner.set(facts.owner.0.clone());
+        if facts.logging.is_some() {
+            let _ = call.exchange.logged.set(facts.clone());
+        }
+        access.bucket = Some(facts);
     }
     // ACLs are off: without a policy there is nothing that could let a stranger in.
     if access.principal.is_none() && access.bucket.as_ref().is_none_or(|bucket| bucket.policy.is_none()) {
@@ -224,9 +229,6 @@ pub(crate) async fn authorize(op: Op, call: &mut Call) -> Result<(), Failure> {
             };
             access.decide(action, &resource, facts, &access.context)?;
         }
-    }
-    if let Some(bucket) = &access.bucket {
-        let _ = call.exchange.owner.set(bucket.owner.0.clone());
     }
     call.access = Arc::new(access);
     Ok(())

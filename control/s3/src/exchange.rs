@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
 use hyper::body::Incoming;
 
+use crate::access::BucketFacts;
 use crate::auth::Authenticated;
 use crate::failure::Failure;
 
@@ -23,6 +24,8 @@ pub(crate) struct Exchange {
     leftover: Mutex<Option<Incoming>>,
     /// The canonical id of the bucket's owner, once it is known.
     pub(crate) owner: OnceLock<String>,
+    /// The bucket, where its access log goes to another.
+    pub(crate) logged: OnceLock<Arc<BucketFacts>>,
     /// Where authentication puts what it found good.
     authenticated: Mutex<Option<Authenticated>>,
 }
@@ -36,6 +39,7 @@ impl Exchange {
             body_failure: Mutex::default(),
             leftover: Mutex::default(),
             owner: OnceLock::new(),
+            logged: OnceLock::new(),
             authenticated: Mutex::default(),
         })
     }
@@ -96,7 +100,7 @@ fn random_seed() -> u64 {
 }
 
 /// An id that no other request of this process has, and that looks unlike the one before it.
-fn request_id() -> String {
+pub(crate) fn request_id() -> String {
     static SEED: LazyLock<u64> = LazyLock::new(random_seed);
     static COUNT: AtomicU64 = AtomicU64::new(0);
     // Odd multipliers and shifts are bijections (splitmix64's finisher): distinct counts give distinct ids.

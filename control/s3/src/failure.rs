@@ -187,6 +187,9 @@ fn code_of(kind: ErrorKind) -> (&'static str, u16) {
         K::SlowDown => ("SlowDown", 503),
         K::InsufficientStorage => ("InsufficientStorage", 507),
         K::ServiceUnavailable => ("ServiceUnavailable", 503),
+        K::IdempotencyParameterMismatch => ("IdempotencyParameterMismatch", 400),
+        K::KmsNotFound => ("KMS.NotFoundException", 400),
+        K::KmsDisabled => ("KMS.DisabledException", 400),
         K::NotImplemented => ("NotImplemented", 501),
         K::InternalError => ("InternalError", 500),
     }

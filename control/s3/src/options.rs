@@ -37,8 +37,13 @@ pub struct FrontOptions {
     pub access_log: Option<PathBuf>,
     /// Append a JSON line for each change and each refusal to this file.
     pub audit_log: Option<PathBuf>,
+    /// How often buckets' access logs are delivered to their target buckets.
+    pub log_delivery_interval: Duration,
     /// Most requests a second of one access key, on average; bursts of as many are let through. Past it, 503 SlowDown.
     pub requests_per_second_max: Option<NonZeroU32>,
+    /// Whether customers' encryption keys (SSE-C) may come over plain HTTP from other machines, as when a proxy ends TLS before
+    /// us. Off: they are refused, unless the connection is TLS or from this machine.
+    pub customer_keys_without_tls: bool,
     /// Who speaks S3 over RDMA. None: every request with `x-amz-rdma-*` headers is told 501.
     pub dialects: DialectSet,
     /// Where answered requests are counted; keep a clone to read them.
@@ -64,7 +69,9 @@ impl Default for FrontOptions {
             tls: None,
             access_log: None,
             audit_log: None,
+            log_delivery_interval: Duration::from_secs(300),
             requests_per_second_max: None,
+            customer_keys_without_tls: false,
             dialects: DialectSet::default(),
             requests: Arc::default(),
         }

@@ -96,6 +96,9 @@ async fn perform(
     if let Some(answered) = keep::perform(front, &caller.1, &params, &context, &exchange.id).await {
         return answered;
     }
+    if let Some(done) = crate::kms::call(front, &caller.1, &params, &context, now, &exchange.id).await {
+        return done;
+    }
     let answered = front.identities.call(&caller.1, &params, &context, now, &exchange.id).await?;
     Ok(answered.document)
 }

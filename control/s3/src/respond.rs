@@ -181,7 +181,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if let Some((front, head)) = &self.kept {
-            front.journal.note(&journal::Entry {
+            let entry = journal::Entry {
                 head,
                 request_id: &self.exchange.id,
                 host_id: &HOST_ID,
@@ -196,7 +196,14 @@ impl Drop for Record {
                 bytes_out: self.bytes_out,
                 total: self.started.elapsed(),
                 turnaround: self.turnaround,
-            });
+            };
+            front.journal.note(&entry);
+            if let Some(bucket) = self.exchange.logged.get()
+                && let Some(target) = &bucket.logging
+            {
+                let line = journal::access_line(&entry);
+                front.delivery.take(&bucket.info.name, &bucket.owner_account, target, &line);
+            }
         }
         let mut outcome = String::new();
         if let Some(status) = self.status {

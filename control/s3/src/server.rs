@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::access::{self, Access, FactsCache};
 use crate::auth::{Authenticated, Authenticator};
 use crate::cors;
+use crate::delivery::{self, Delivery};
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::gate::{self, Decision, Op, Target, Verdict};
@@ -61,6 +62,7 @@ pub(crate) struct Front {
     pub(crate) facts: FactsCache,
     authenticator: Authenticator,
     pub(crate) journal: Journal,
+    pub(crate) delivery: Delivery,
     pub(crate) rates: Option<RateLimits>,
 }
 
@@ -117,8 +119,9 @@ pub async fn serve(
     }
     let connections = Arc::new(Semaphore::new(options.connections_max.min(Semaphore::MAX_PERMITS)));
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
-    let front =
-        Arc::new(Front { gateway, identities, facts: FactsCache::default(), options, authenticator, journal, rates });
+    let (facts, delivery) = (FactsCache::default(), Delivery::default());
+    let front = Arc::new(Front { gateway, identities, facts, options, authenticator, journal, delivery, rates });
+    let delivering = tokio::spawn(delivery::run(front.clone(), shutdown.clone()));
     let tasks = TaskTracker::new();
     // Cancelled when draining took too long.
     let abort = CancellationToken::new();
@@ -172,6 +175,10 @@ pub async fn serve(
         abort.cancel();
         tasks.wait().await;
     }
+    if let Err(error) = delivering.await {
+        tracing::error!(%error, "the delivery of access logs stopped");
+    }
+    delivery::deliver(&front).await;
     Ok(())
 }
 
@@ -271,9 +278,7 @@ async fn answer(front: Arc<Front>, peer: Peer, request: Request<Incoming>) -> Re
     let resource: String = head.uri.path().chars().take(limits::KEY_BYTES_MAX * 4).collect();
     let expects_continue = head.headers.contains_key("expect");
     let decision = gate::decide(&head, &front.options);
-    let kept = front
-        .journal
-        .is_kept()
+    let kept = (front.journal.is_kept() || front.delivery.is_active())
         .then(|| (front.clone(), journal::Head::of(&head, peer, decision.target.key(), decision.target.bucket())));
     let mut record = Record::new(exchange.clone(), method.clone(), &decision, kept);
     head.extensions.clear();

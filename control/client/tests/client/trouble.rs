@@ -179,6 +179,7 @@ fn plan_put(access_key: &str, key: &str) -> PlanPut {
         digests: BodyDigests::default(),
         tags: Default::default(),
         lock: Default::default(),
+        encrypted: false,
     }
 }
 

@@ -87,6 +87,7 @@ impl House {
             headers: HeadersRow::default(),
             tags: Vec::new(),
             lock: LockRow::default(),
+            encryption: None,
             upload_id: None,
             layout: Layout::Empty,
         };

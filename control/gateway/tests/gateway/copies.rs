@@ -20,6 +20,7 @@ fn copy(from: &str, to: &str) -> CopyObject {
         conditions: Conditions::default(),
         tags: None,
         lock: Default::default(),
+        encryption: None,
     }
 }
 
@@ -97,6 +98,7 @@ async fn parts_from_ranges_of_objects() {
         key: "to".into(),
         upload_id: upload.clone(),
         part_number,
+        customer_key: None,
     };
     let ranges = [Some(RangeSpec::FromTo(3, 6 * MIB as u64)), None, Some(RangeSpec::FromTo(0, 0))];
     let mut parts = Vec::new();

@@ -108,6 +108,7 @@ impl House {
             lifecycle_interval: None,
             upkeep: UpkeepOptions { interval: None, ..UpkeepOptions::default() },
             buffers: Some(pool.clone()),
+            master_key: Some(penstock_vault::MasterKey::new([7; 32])),
             ..GatewayOptions::new(code, map, key)
         };
         change(&mut options);
@@ -145,6 +146,32 @@ impl House {
     /// Another gateway of the same house, over this metadata.
     pub(crate) fn gateway_over(&self, kv: Arc<dyn Kv>) -> Gateway {
         Gateway::new(kv, self.executor.clone(), self.clock.clone(), self.options.clone())
+    }
+
+    /// Another gateway of the same house, with other options.
+    pub(crate) fn gateway_with(&self, change: impl FnOnce(&mut GatewayOptions)) -> Gateway {
+        let mut options = self.options.clone();
+        change(&mut options);
+        Gateway::new(self.kv.clone(), self.executor.clone(), self.clock.clone(), options)
+    }
+
+    /// The beginning of a node's device, as far as small tests write.
+    pub(crate) fn device_bytes(&self, node: usize) -> Vec<u8> {
+        use std::io::Read as _;
+        let path = self._directory.path().join(format!("{}", NodeId(node as u16)));
+        let mut bytes = Vec::new();
+        std::fs::File::open(path).unwrap().take(160 << 20).read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Changes bytes of a row behind everybody's back. Both are of one length.
+    pub(crate) async fn replace_in_row(&self, key: &[u8], from: &[u8], to: &[u8]) {
+        let mut txn = self.kv.begin().await.unwrap();
+        let mut value = txn.get(key).await.unwrap().unwrap().to_vec();
+        let at = value.windows(from.len()).position(|window| window == from).unwrap();
+        value[at..at + to.len()].copy_from_slice(to);
+        txn.set(key, &value).unwrap();
+        txn.commit().await.unwrap();
     }
 
     /// The node can't be reached.
@@ -262,6 +289,7 @@ pub(crate) fn part(key: &str, upload_id: &str, number: u32, bytes: &[u8]) -> Upl
         body: body(bytes),
         content_bytes: Some(bytes.len() as u64),
         digests: BodyDigests::default(),
+        customer_key: None,
     }
 }
 
@@ -277,6 +305,7 @@ pub(crate) fn put(key: &str, bytes: &[u8]) -> PutObject {
         conditions: Conditions::default(),
         tags: Vec::new(),
         lock: Lock::default(),
+        encryption: None,
     }
 }
 

@@ -7,6 +7,7 @@
 mod bodies;
 mod conditions;
 mod copies;
+mod encryption;
 mod failures;
 mod garbage;
 mod hashing;
@@ -17,6 +18,7 @@ mod model;
 mod multipart;
 mod objects;
 mod races;
+mod rename;
 mod rot;
 mod upkeep;
 mod versions;

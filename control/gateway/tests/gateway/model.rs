@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use penstock_digest::Md5Hasher;
 use penstock_gateway::api::{
-    CompleteUpload, CompletedPart, Conditions, CopyObject, CopySource, CreateUpload, DeleteObject, EtagCondition,
-    GetObject, ListBuckets, ListObjects, ListParts, ListUploads, MetadataDirective, ObjectHeaders, PutObject,
-    RangeSpec, UploadPart,
+    CompleteUpload, CompletedPart, Conditions, CopyObject, CopySource, CreateUpload, DeleteObject, Encrypt,
+    EtagCondition, GetObject, ListBuckets, ListObjects, ListParts, ListUploads, MetadataDirective, ObjectHeaders,
+    PutObject, RangeSpec, UploadPart,
 };
 use penstock_gateway::error::{Error, ErrorKind};
 use proptest::prelude::*;
@@ -215,6 +215,7 @@ async fn step(house: &House, model: &mut Model, op: &Op) {
             let request = PutObject {
                 bucket: BUCKETS[*bucket].into(),
                 conditions: model.conditions(*bucket, *key, only),
+                encryption: encryption(*seed),
                 ..put(KEYS[*key], &bytes)
             };
             let expected = model.check_if(*bucket, *key, only).and_then(|()| model.check_nodes(bytes.len()));
@@ -262,8 +263,12 @@ async fn step(house: &House, model: &mut Model, op: &Op) {
             if model.uploads.len() == 3 {
                 return;
             }
-            let request =
-                CreateUpload { bucket: BUCKETS[*bucket].into(), key: KEYS[*key].into(), ..CreateUpload::default() };
+            let request = CreateUpload {
+                bucket: BUCKETS[*bucket].into(),
+                key: KEYS[*key].into(),
+                encryption: encryption(model.uploads.len() as u64),
+                ..CreateUpload::default()
+            };
             let expected = model.objects(*bucket).map(drop);
             if let Some((id, ())) = agree(op, gateway.create_upload(request).await, expected) {
                 model.uploads.push(Upload { bucket: *bucket, key: *key, id, parts: BTreeMap::new() });
@@ -358,6 +363,11 @@ async fn all_pages(
     }
 }
 
+/// Some objects are encrypted, which nobody should notice.
+fn encryption(seed: u64) -> Option<Encrypt> {
+    seed.is_multiple_of(2).then_some(Encrypt::S3)
+}
+
 async fn copy(house: &House, model: &mut Model, op: &Op, from: (usize, usize), to: (usize, usize), replace: bool) {
     let tag = Some("copied".to_owned());
     let metadata = if replace {
@@ -378,6 +388,7 @@ async fn copy(house: &House, model: &mut Model, op: &Op, from: (usize, usize), t
         conditions: Conditions::default(),
         tags: None,
         lock: Default::default(),
+        encryption: None,
     };
     let expected = model.object(from.0, from.1).cloned().and_then(|source| {
         if from == to && !replace {

@@ -299,6 +299,7 @@ async fn ten_thousand_parts() {
         modified_unix_ms: 0,
         checksum: None,
         source_version_id: None,
+        encryption: None,
     };
     let infos: Vec<PartInfo> = (1..=10_000).map(info).collect();
     let infos: Vec<&PartInfo> = infos.iter().collect();

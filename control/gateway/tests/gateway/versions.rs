@@ -239,6 +239,7 @@ async fn copy(house: &House, model: &mut Model, (from, at): (usize, usize), to: 
         conditions: Default::default(),
         tags: None,
         lock: Default::default(),
+        encryption: None,
     };
     match (house.gateway.copy_object(request).await, expected.cloned()) {
         (Ok(done), Ok(source)) => {

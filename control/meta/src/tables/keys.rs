@@ -46,6 +46,11 @@ pub(super) const PARTS_VERSIONS: u8 = b'V';
 pub(super) const WRITES: u8 = b'W';
 /// `X | bucket id, u64 | key`: where the null version is, if it is at `N`.
 pub(super) const NULL_VERSIONS: u8 = b'X';
+/// `H | name`.
+pub(super) const VAULT: u8 = b'H';
+
+/// `Z | bucket id, u64 | token, 16 bytes`: renames that came with a client's token.
+pub(super) const RENAME_TOKENS: u8 = b'Z';
 
 /// `Y | node, u16 | data id`.
 pub(super) const STRAYS: u8 = b'Y';
@@ -98,6 +103,14 @@ pub(super) fn setting(name: &str) -> Vec<u8> {
 
 pub(super) fn identity(name: &str) -> Vec<u8> {
     key(IDENTITIES, &[name.as_bytes()])
+}
+
+pub(super) fn rename_token(bucket: u64, token: &[u8; 16]) -> Vec<u8> {
+    key(RENAME_TOKENS, &[&bucket.to_be_bytes(), token])
+}
+
+pub(super) fn vault(name: &str) -> Vec<u8> {
+    key(VAULT, &[name.as_bytes()])
 }
 
 pub(super) fn bucket_settings(bucket: u64) -> Vec<u8> {

@@ -66,12 +66,14 @@ mod manifests;
 mod objects;
 mod outbox;
 mod preconditions;
+mod rename;
 mod rollup;
 mod rows;
 mod settings;
 mod strays;
 mod upkeep;
 mod uploads;
+mod vault;
 mod version_listing;
 mod versions;
 
@@ -92,11 +94,12 @@ pub use outbox::{
     TARGET_BYTES_MAX, TargetKind, Way, cause, caused,
 };
 pub use preconditions::{EtagSet, PreconditionFailure, Preconditions};
+pub use rename::{ObjectCondition, Rename, RenameToken, Renamed};
 pub use rows::{
-    BucketRow, ChecksumRow, DataRow, DefaultRetentionRow, GarbageRow, HeadersRow, INLINE_MANIFEST_BYTES_MAX,
-    INLINE_PART_MANIFEST_BYTES_MAX, Layout, ListedRow, LockRow, MANIFEST_STRIPES_MAX, ManifestPlace, ManifestRow,
-    ObjectLockRow, ObjectRow, PART_LIST_ROW_BYTES_MAX, PartListRow, PartRow, PartSpan, ROW_VERSION, RepairRow,
-    RetentionRow, StripeRow, UploadRow, VersionRow, Versioning,
+    BucketRow, ChecksumRow, DataRow, DefaultRetentionRow, EncryptionKind, EncryptionRow, GarbageRow, HeadersRow,
+    INLINE_MANIFEST_BYTES_MAX, INLINE_PART_MANIFEST_BYTES_MAX, Layout, ListedRow, LockRow, MANIFEST_STRIPES_MAX,
+    ManifestPlace, ManifestRow, ObjectLockRow, ObjectRow, PART_LIST_ROW_BYTES_MAX, PartListRow, PartRow, PartSpan,
+    ROW_VERSION, RepairRow, RetentionRow, StripeRow, UploadRow, VersionRow, Versioning,
 };
 pub use strays::Stray;
 pub use upkeep::{Owner, StripeRun, WalkPage, WalkPlace};

@@ -165,7 +165,7 @@ pub enum ManifestPlace {
 pub struct DataRow {
     /// Its id.
     pub data: DataId,
-    /// Its length.
+    /// Its length, as it is stored: of encrypted data that of the ciphertext.
     pub size_bytes: u64,
     /// Bytes of each chunk but the last.
     pub chunk_bytes: u32,
@@ -173,7 +173,7 @@ pub struct DataRow {
     pub code: Code,
     /// The map by which its nodes were chosen.
     pub epoch: MapEpoch,
-    /// CRC64NVME of all its bytes.
+    /// CRC64NVME of all its bytes; of encrypted data, as they were before.
     #[serde(with = "postcard::fixint::le")]
     pub crc64: u64,
     /// Where its shards are.
@@ -210,6 +210,37 @@ pub struct HeadersRow {
     pub user_metadata: Vec<(String, String)>,
 }
 
+/// How an object's bytes are encrypted. All of its runs are, under keys derived from one data key (penstock-vault).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncryptionRow {
+    /// Who opens the envelope.
+    pub kind: EncryptionKind,
+    /// The data key in its envelope.
+    pub sealed_key: Vec<u8>,
+}
+
+/// Under which key a data key is sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EncryptionKind {
+    /// SSE-S3: the store's own.
+    S3,
+    /// SSE-KMS: a named key's.
+    Kms {
+        /// Its name.
+        key: String,
+        /// How the request named it, which answers repeat.
+        named: String,
+        /// Which version of it.
+        version: u32,
+        /// The encryption context: JSON with sorted keys; empty for none.
+        context: String,
+        /// Whether the request asked for an S3 Bucket Key.
+        bucket_key: bool,
+    },
+    /// SSE-C: one that the client sends with each request.
+    Customer,
+}
+
 /// An object or a version of one, or a delete marker. The current object is at `O | bucket id | key`, other versions and all
 /// markers at `N`. The fields before `parts` are what a listing shows ([`ListedRow`]): they are decoded without the rest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,6 +265,8 @@ pub struct ObjectRow {
     pub tags: Vec<(String, String)>,
     /// What keeps it from being destroyed.
     pub lock: LockRow,
+    /// How its bytes are encrypted, if they are: then `layout` has ciphertext, and its runs' lengths are those of it.
+    pub encryption: Option<EncryptionRow>,
     /// The upload that it was completed from: a repeated Complete is answered by it.
     pub upload_id: Option<String>,
     /// Where its bytes are.
@@ -282,7 +315,7 @@ pub struct PartSpan {
     pub offset: u64,
     /// Its size.
     pub size_bytes: u64,
-    /// MD5 of its bytes: its ETag.
+    /// MD5 of its bytes (of data that is encrypted with KMS or the client's key, something else): its ETag.
     pub etag_md5: [u8; 16],
     /// Its checksum.
     pub checksum: Option<ChecksumRow>,
@@ -316,6 +349,8 @@ pub struct UploadRow {
     pub tags: Vec<(String, String)>,
     /// Lock of the object to be.
     pub lock: LockRow,
+    /// Encryption of the object to be.
+    pub encryption: Option<EncryptionRow>,
 }
 
 /// An uploaded part. At `T | upload id | number`.
@@ -325,7 +360,7 @@ pub struct PartRow {
     pub number: u32,
     /// Its size.
     pub size_bytes: u64,
-    /// MD5 of its bytes: its ETag.
+    /// MD5 of its bytes (of data that is encrypted with KMS or the client's key, something else): its ETag.
     pub md5: [u8; 16],
     /// When it came.
     pub modified_unix_ms: u64,

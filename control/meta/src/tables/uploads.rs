@@ -9,8 +9,8 @@ use super::keys::{self, UploadKey};
 use super::lists::NewList;
 use super::rows::decode;
 use super::{
-    BucketRow, HeadersRow, Layout, LockRow, ObjectLockRow, ObjectRow, PartRow, Preconditions, Result, Tables,
-    TablesError, UploadRow,
+    BucketRow, EncryptionRow, HeadersRow, Layout, LockRow, ObjectLockRow, ObjectRow, PartRow, Preconditions, Result,
+    Tables, TablesError, UploadRow,
 };
 use super::{buckets, encode, garbage, manifests, objects, read, versions};
 use crate::kv::{RangeRead, Transaction};
@@ -39,6 +39,8 @@ pub struct NewUpload {
     pub tags: Vec<(String, String)>,
     /// Lock of the object to be.
     pub lock: LockRow,
+    /// Encryption of the object to be.
+    pub encryption: Option<EncryptionRow>,
 }
 
 /// A page of an upload's parts.
@@ -107,6 +109,7 @@ impl Tables {
             checksum: new.checksum,
             tags: new.tags,
             lock: new.lock,
+            encryption: new.encryption,
         };
         let (key, value) = (keys::upload(bucket.id, &row.key, &upload)?, encode(&row)?);
         transaction!(self, |txn, row, key, value| {

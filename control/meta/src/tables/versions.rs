@@ -21,8 +21,8 @@ use penstock_proto::DataId;
 use super::keys::{self, VersionKey};
 use super::rows::{ROW_VERSION, decode};
 use super::{
-    BucketRow, Layout, LockRow, ObjectLockRow, ObjectRow, Preconditions, Result, RetentionRow, Tables, TablesError,
-    VersionRow, Versioning,
+    BucketRow, EncryptionRow, Layout, LockRow, ObjectLockRow, ObjectRow, Preconditions, Result, RetentionRow, Tables,
+    TablesError, VersionRow, Versioning,
 };
 use super::{buckets, encode, garbage, outbox, read, write};
 use crate::kv::{RangeRead, Transaction};
@@ -105,6 +105,13 @@ pub enum ObjectChange {
     Retention(Option<RetentionRow>, LockPass),
     /// Whether it is held.
     LegalHold(bool),
+    /// Its data key is in another envelope. Nothing changes if it is not in the one that was seen.
+    Encryption {
+        /// As it was.
+        from: EncryptionRow,
+        /// As it is to be.
+        to: EncryptionRow,
+    },
 }
 
 /// What deleting did.
@@ -250,11 +257,14 @@ impl Tables {
             if row.version.marker {
                 return Ok(Some(row));
             }
-            if !matches!(change, ObjectChange::Tags(_)) && bucket.lock == ObjectLockRow::Off {
+            let of_lock = matches!(change, ObjectChange::Retention(..) | ObjectChange::LegalHold(_));
+            if of_lock && bucket.lock == ObjectLockRow::Off {
                 return Err(TablesError::NoObjectLock);
             }
             match change {
                 ObjectChange::Tags(tags) => row.tags.clone_from(tags),
+                ObjectChange::Encryption { from, .. } if row.encryption.as_ref() != Some(from) => return Ok(Some(row)),
+                ObjectChange::Encryption { to, .. } => row.encryption = Some(to.clone()),
                 ObjectChange::LegalHold(held) => row.lock.legal_hold = Some(*held),
                 ObjectChange::Retention(retention, pass) => {
                     if let Some(old) = row.lock.retention
@@ -294,6 +304,7 @@ fn marker_row(now_unix_ms: u64) -> ObjectRow {
         headers: super::HeadersRow::default(),
         tags: Vec::new(),
         lock: LockRow::default(),
+        encryption: None,
         upload_id: None,
         layout: Layout::Empty,
     }

@@ -8,13 +8,21 @@ use penstock_policy::{Acl, Ownership, Policy, PolicyKind, PublicAccessBlock};
 
 use crate::cors::CorsRules;
 use crate::failure::Failure;
+use crate::ops::encryption::BucketEncryption;
+use crate::ops::logging::LoggingTarget;
 use crate::ops::settings::unreadable;
 use crate::server::Front;
 
 /// Most buckets whose documents are kept parsed. Past it all are forgotten and read again.
 const KEPT_MAX: usize = 4096;
 /// The documents that facts are made of.
-const KINDS: [BucketSetting; 3] = [BucketSetting::Policy, BucketSetting::PublicAccessBlock, BucketSetting::Cors];
+const KINDS: [BucketSetting; 5] = [
+    BucketSetting::Policy,
+    BucketSetting::PublicAccessBlock,
+    BucketSetting::Cors,
+    BucketSetting::Encryption,
+    BucketSetting::Logging,
+];
 
 /// A bucket, as far as access goes.
 pub(crate) struct BucketFacts {
@@ -29,6 +37,8 @@ pub(crate) struct BucketFacts {
     pub(crate) ownership: Ownership,
     pub(crate) acl: Acl,
     pub(crate) cors: Option<CorsRules>,
+    pub(crate) encryption: Option<BucketEncryption>,
+    pub(crate) logging: Option<LoggingTarget>,
 }
 
 /// Facts that were read before.
@@ -43,7 +53,7 @@ impl FactsCache {
     pub(crate) async fn of(&self, front: &Front, name: &str) -> Result<Arc<BucketFacts>, Failure> {
         let (info, stamp) = front.gateway.bucket_stamp(name).await?;
         if KINDS.iter().all(|kind| stamp.settings & kind.bit() == 0) {
-            return Ok(Arc::new(facts(front, info, [None, None, None])?));
+            return Ok(Arc::new(facts(front, info, std::array::from_fn(|_| None))?));
         }
         let kept = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&stamp).cloned();
         if let Some(facts) = kept {
@@ -60,8 +70,8 @@ impl FactsCache {
     }
 }
 
-fn facts(front: &Front, info: BucketInfo, documents: [Option<Vec<u8>>; 3]) -> Result<BucketFacts, Failure> {
-    let [policy, block, cors] = documents;
+fn facts(front: &Front, info: BucketInfo, documents: [Option<Vec<u8>>; KINDS.len()]) -> Result<BucketFacts, Failure> {
+    let [policy, block, cors, encryption, logging] = documents;
     let owner_account =
         if info.owner.is_empty() { front.identities.root_account_id().to_owned() } else { info.owner.clone() };
     // An account that is gone leaves its buckets to nobody; they are still shown with its id.
@@ -77,6 +87,8 @@ fn facts(front: &Front, info: BucketInfo, documents: [Option<Vec<u8>>; 3]) -> Re
         ownership: Ownership::BucketOwnerEnforced,
         acl: Acl::private(&owner.0),
         cors: cors.map(|stored| CorsRules::stored(&stored)).transpose()?,
+        encryption: encryption.map(|stored| BucketEncryption::stored(&stored)).transpose()?,
+        logging: logging.map(|stored| LoggingTarget::stored(&stored)).transpose()?,
         owner_account,
         owner,
         info,

@@ -48,6 +48,7 @@ operations! {
     ];
     PutObject: [];
     CopyObject: [];
+    RenameObject: ["renameObject"];
     GetObject: [
         "partNumber", "versionId", "response-content-type", "response-content-language", "response-expires",
         "response-cache-control", "response-content-disposition", "response-content-encoding"
@@ -99,12 +100,17 @@ operations! {
     GetBucketCors: ["cors"];
     PutBucketCors: ["cors"];
     DeleteBucketCors: ["cors"];
+    GetBucketEncryption: ["encryption"];
+    PutBucketEncryption: ["encryption"];
+    DeleteBucketEncryption: ["encryption"];
+    UpdateObjectEncryption: ["encryption", "versionId"];
     GetBucketReplication: ["replication"];
     GetBucketAccelerateConfiguration: ["accelerate"];
     GetBucketRequestPayment: ["requestPayment"];
     GetBucketLogging: ["logging"];
     GetBucketNotificationConfiguration: ["notification"];
     PutBucketNotificationConfiguration: ["notification"];
+    PutBucketLogging: ["logging"];
 }
 
 /// What a sub-resource is of.
@@ -148,13 +154,19 @@ pub(crate) const SUB_RESOURCES: &[(On, &str, &str, Op)] = &[
     (On::Bucket, "GET", "cors", Op::GetBucketCors),
     (On::Bucket, "PUT", "cors", Op::PutBucketCors),
     (On::Bucket, "DELETE", "cors", Op::DeleteBucketCors),
+    (On::Bucket, "GET", "encryption", Op::GetBucketEncryption),
+    (On::Bucket, "PUT", "encryption", Op::PutBucketEncryption),
+    (On::Bucket, "DELETE", "encryption", Op::DeleteBucketEncryption),
+    (On::Object, "PUT", "encryption", Op::UpdateObjectEncryption),
     (On::Bucket, "GET", "replication", Op::GetBucketReplication),
     (On::Bucket, "GET", "accelerate", Op::GetBucketAccelerateConfiguration),
     (On::Bucket, "GET", "requestPayment", Op::GetBucketRequestPayment),
     (On::Bucket, "GET", "logging", Op::GetBucketLogging),
     (On::Bucket, "GET", "notification", Op::GetBucketNotificationConfiguration),
     (On::Bucket, "PUT", "notification", Op::PutBucketNotificationConfiguration),
+    (On::Bucket, "PUT", "logging", Op::PutBucketLogging),
     (On::Object, "POST", "uploads", Op::CreateMultipartUpload),
+    (On::Object, "PUT", "renameObject", Op::RenameObject),
     (On::Object, "GET", "tagging", Op::GetObjectTagging),
     (On::Object, "PUT", "tagging", Op::PutObjectTagging),
     (On::Object, "DELETE", "tagging", Op::DeleteObjectTagging),
@@ -178,8 +190,10 @@ impl Op {
 
     /// Whether its body is a document (XML or JSON), read as a whole.
     pub(crate) fn takes_document(self) -> bool {
-        matches!(self, Self::CreateBucket | Self::DeleteObjects | Self::CompleteMultipartUpload)
-            || (self.name().starts_with("Put") && self != Self::PutObject)
+        matches!(
+            self,
+            Self::CreateBucket | Self::DeleteObjects | Self::CompleteMultipartUpload | Self::UpdateObjectEncryption
+        ) || (self.name().starts_with("Put") && self != Self::PutObject)
     }
 
     /// Whether it changes nothing.
@@ -254,8 +268,26 @@ const ANY_BODY: Ops = Ops::If(|op| op.takes_object_body() || op.takes_document()
 pub(crate) const CHECKSUM: Ops = ANY_BODY;
 /// Operations that read from another object.
 const COPIES: Ops = Ops::Of(&[Op::CopyObject, Op::UploadPartCopy]);
+/// The operation that renames.
+const RENAMES: Ops = Ops::Of(&[Op::RenameObject]);
 /// Operations that read one object.
 const READS: Ops = Ops::Of(&[Op::GetObject, Op::HeadObject]);
+/// Operations that a customer's encryption key belongs to.
+const CUSTOMER_KEY: Ops = Ops::Of(&[
+    Op::PutObject,
+    Op::CopyObject,
+    Op::CreateMultipartUpload,
+    Op::UploadPart,
+    Op::UploadPartCopy,
+    Op::CompleteMultipartUpload,
+    Op::ListParts,
+    Op::GetObject,
+    Op::HeadObject,
+    Op::GetObjectAttributes,
+]);
+/// Operations that are told how to encrypt, and reads, which refuse to be told in AWS's words.
+const ENCRYPTS: Ops =
+    Ops::Of(&[Op::PutObject, Op::CopyObject, Op::CreateMultipartUpload, Op::GetObject, Op::HeadObject, Op::UploadPart]);
 /// Listings of objects.
 const LISTS: Ops = Ops::Of(&[Op::ListObjects, Op::ListObjectsV2, Op::ListObjectVersions]);
 
@@ -319,6 +351,12 @@ pub(crate) const HEADERS: &[Header] = &[
     header("x-amz-copy-source-if-modified-since", COPIES, Rule::Read),
     header("x-amz-copy-source-if-unmodified-since", COPIES, Rule::Read),
     header("x-amz-copy-source-range", Ops::Of(&[Op::UploadPartCopy]), Rule::Read),
+    header("x-amz-rename-source", RENAMES, Rule::Read),
+    header("x-amz-rename-source-if-match", RENAMES, Rule::Read),
+    header("x-amz-rename-source-if-none-match", RENAMES, Rule::Read),
+    header("x-amz-rename-source-if-modified-since", RENAMES, Rule::Read),
+    header("x-amz-rename-source-if-unmodified-since", RENAMES, Rule::Read),
+    header("x-amz-client-token", RENAMES, Rule::Read),
     header("x-amz-metadata-directive", Ops::Of(&[Op::CopyObject]), Rule::OneOf(&["COPY", "REPLACE"])),
     header("x-amz-tagging", MAKES, Rule::Read),
     // Nothing is ever moved to another class, whatever its size.
@@ -337,6 +375,17 @@ pub(crate) const HEADERS: &[Header] = &[
         Ops::Of(&[Op::PutBucketNotificationConfiguration]),
         Rule::OneOf(&["true", "false"]),
     ),
+    // Encryption. On parts it changes nothing: they are encrypted as their upload is.
+    header("x-amz-server-side-encryption", ENCRYPTS, Rule::Read),
+    header("x-amz-server-side-encryption-aws-kms-key-id", ENCRYPTS, Rule::Read),
+    header("x-amz-server-side-encryption-context", MAKES, Rule::Read),
+    header("x-amz-server-side-encryption-bucket-key-enabled", MAKES, Rule::OneOf(&["true", "false"])),
+    header("x-amz-server-side-encryption-customer-algorithm", CUSTOMER_KEY, Rule::Read),
+    header("x-amz-server-side-encryption-customer-key", CUSTOMER_KEY, Rule::Read),
+    header("x-amz-server-side-encryption-customer-key-md5", CUSTOMER_KEY, Rule::Read),
+    header("x-amz-copy-source-server-side-encryption-customer-algorithm", COPIES, Rule::Read),
+    header("x-amz-copy-source-server-side-encryption-customer-key", COPIES, Rule::Read),
+    header("x-amz-copy-source-server-side-encryption-customer-key-md5", COPIES, Rule::Read),
     // The native dialect (docs/protocol/native.md).
     header("x-amz-rdma-protocol", NATIVE, Rule::OneOf(&["penstock-native-1"])),
     header("x-amz-rdma-plan", PLANS, Rule::OneOf(&["get", "put", "commit"])),
@@ -376,12 +425,14 @@ pub(crate) fn conditional_not_known(op: Op, name: &str) -> bool {
     match name {
         "if-match" => {
             !(op.only_reads()
-                || matches!(op, Op::PutObject | Op::CopyObject | Op::CompleteMultipartUpload | Op::DeleteObject))
+                || matches!(op, Op::PutObject | Op::CopyObject | Op::CompleteMultipartUpload | Op::DeleteObject)
+                || op == Op::RenameObject)
         }
         "if-none-match" => {
-            !(op.only_reads() || matches!(op, Op::PutObject | Op::CopyObject | Op::CompleteMultipartUpload))
+            !(op.only_reads()
+                || matches!(op, Op::PutObject | Op::CopyObject | Op::CompleteMultipartUpload | Op::RenameObject))
         }
-        "if-modified-since" | "if-unmodified-since" => !op.only_reads(),
+        "if-modified-since" | "if-unmodified-since" => !(op.only_reads() || op == Op::RenameObject),
         _ => false,
     }
 }

@@ -84,7 +84,7 @@ fn every_operation_of_ours_is_recognised() {
         let (method, uri, headers) = plainest(op);
         assert_outcome(method, uri, &headers, op.name());
         assert_outcome(method, &with_query(uri, &format!("x-id={}", op.name())), &headers, op.name());
-        assert_outcome(method, &with_query(uri, "x-id=RenameObject"), &headers, "501 NotImplemented");
+        assert_outcome(method, &with_query(uri, "x-id=CreateSession"), &headers, "501 NotImplemented");
     }
 }
 
@@ -194,7 +194,17 @@ fn no_sub_resource_falls_through() {
 
 #[test]
 fn what_destroyed_data_elsewhere() {
-    assert_outcome("PUT", "/bucket/key?renameObject", &[], "501 NotImplemented");
+    assert_outcome("PUT", "/bucket/key?renameObject", &[], "RenameObject");
+    assert_outcome("PUT", "/bucket?renameObject", &[], "501 NotImplemented");
+    assert_outcome("POST", "/bucket/key?renameObject", &[], "501 NotImplemented");
+    assert_outcome("PUT", "/bucket/key?renameObject&uploadId=u&partNumber=1", &[], "501 NotImplemented");
+    assert_outcome("PUT", "/bucket/key?x-id=RenameObject", &[], "501 NotImplemented");
+    assert_outcome("POST", "/bucket/key?select&select-type=2", &[], "501 NotImplemented");
+    assert_outcome("PUT", "/bucket/key?encryption", &[], "UpdateObjectEncryption");
+    assert_outcome("GET", "/bucket/key?encryption", &[], "501 NotImplemented");
+    assert_outcome("PUT", "/bucket/key?annotation", &[], "501 NotImplemented");
+    assert_outcome("PUT", "/bucket?abac", &[], "501 NotImplemented");
+    assert_outcome("POST", "/bucket?metadataTable", &[], "501 NotImplemented");
     assert_outcome("PUT", "/bucket/key", &[("x-amz-rename-source", "bucket/a")], "501 NotImplemented");
     assert_outcome("PUT", "/bucket/key", &[("x-amz-write-offset-bytes", "3")], "501 NotImplemented");
     assert_outcome("GET", "/bucket?session", &[], "501 NotImplemented");
@@ -230,6 +240,13 @@ fn headers_are_let_in_by_name_only() {
     ];
     let mut body: Vec<&str> = penstock_digest::ChecksumAlgorithm::ALL.into_iter().map(wire::checksum_header).collect();
     body.push("x-amz-sdk-checksum-algorithm");
+    let customer = [
+        "x-amz-server-side-encryption-customer-algorithm",
+        "x-amz-server-side-encryption-customer-key",
+        "x-amz-server-side-encryption-customer-key-md5",
+    ];
+    // Let in to be refused in AWS's words, or to change nothing.
+    let encryption = ["x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id"];
     let cases: [(Op, Vec<&str>); 7] = [
         (
             Op::PutObject,
@@ -237,20 +254,25 @@ fn headers_are_let_in_by_name_only() {
                 &common[..],
                 &body,
                 &grants,
+                &customer,
                 &[
                     "x-amz-acl",
                     "x-amz-checksum-algorithm",
                     "x-amz-object-lock-legal-hold",
                     "x-amz-object-lock-mode",
                     "x-amz-object-lock-retain-until-date",
+                    "x-amz-server-side-encryption",
+                    "x-amz-server-side-encryption-aws-kms-key-id",
+                    "x-amz-server-side-encryption-bucket-key-enabled",
+                    "x-amz-server-side-encryption-context",
                     "x-amz-storage-class",
                     "x-amz-tagging",
                 ],
             ]
             .concat(),
         ),
-        (Op::UploadPart, [&common[..], &body, &["x-amz-checksum-algorithm"]].concat()),
-        (Op::GetObject, [&common[..], &["x-amz-checksum-mode"]].concat()),
+        (Op::UploadPart, [&common[..], &body, &customer, &encryption, &["x-amz-checksum-algorithm"]].concat()),
+        (Op::GetObject, [&common[..], &customer, &encryption, &["x-amz-checksum-mode"]].concat()),
         (Op::ListObjectsV2, [&common[..], &["x-amz-optional-object-attributes"]].concat()),
         (
             Op::DeleteObject,
@@ -298,7 +320,8 @@ fn headers_whose_value_matters() {
     put("x-amz-expected-bucket-owner", "000000000000", "PutObject");
     put("x-amz-security-token", "t", "PutObject");
     put("x-amz-checksum-sha512", "eA==", "PutObject");
-    put("x-amz-server-side-encryption", "AES256", "501 NotImplemented");
+    put("x-amz-server-side-encryption", "AES256", "PutObject");
+    put("x-amz-copy-source-server-side-encryption-customer-key", "x", "501 NotImplemented");
     put("x-amz-tagging", "a=b", "PutObject");
     put("x-amz-object-lock-mode", "COMPLIANCE", "PutObject");
     put("x-amz-website-redirect-location", "/", "501 NotImplemented");

@@ -40,7 +40,8 @@ pub(super) async fn get(call: Call) -> Result<Answer, Failure> {
     let most = limits::LIST_KEYS_MAX as u64;
     let max_parts = number("x-amz-max-parts")?.unwrap_or(most).min(most) as usize;
     let after = number("x-amz-part-number-marker")?.unwrap_or_default() as u32;
-    let found = call.gateway().object_attributes(&call.object_name(), after, max_parts).await?;
+    let found =
+        call.gateway().object_attributes(&call.object_name(), after, max_parts, call.customer_key()?.as_ref()).await?;
     let info = &found.info;
     let mut answer = respond::xml(Xml::document("GetObjectAttributesResponse", |xml| {
         for attribute in ATTRIBUTES.into_iter().filter(|attribute| asked.contains(attribute)) {

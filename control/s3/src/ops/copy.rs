@@ -4,6 +4,7 @@ use penstock_gateway::api::{CopyObject, CopySource, MetadataDirective, ObjectNam
 use percent_encoding::percent_decode_str;
 
 use super::digests::{self, write_checksum, write_object_checksum};
+use super::encryption::set_encryption;
 use super::{Call, lifecycle, quoted, slow};
 use crate::failure::Failure;
 use crate::respond::Answer;
@@ -11,9 +12,9 @@ use crate::wire;
 use crate::xml::Xml;
 
 impl Call {
-    /// What is copied from, where something is.
+    /// What is copied from or renamed, where something is.
     pub(crate) fn source(&self) -> Result<Option<ObjectName>, Failure> {
-        let Some(text) = self.header("x-amz-copy-source")? else { return Ok(None) };
+        let Some(text) = self.header("x-amz-copy-source")? else { return self.rename_source() };
         let (bucket, key, version_id) = parse_copy_source(text)?;
         Ok(Some(ObjectName { bucket, key, version_id }))
     }
@@ -22,7 +23,8 @@ impl Call {
     fn copy_source(&self) -> Result<CopySource, Failure> {
         let text = self.header("x-amz-copy-source")?.unwrap_or_default();
         let (bucket, key, version_id) = parse_copy_source(text)?;
-        Ok(CopySource { bucket, key, version_id, conditions: self.conditions("x-amz-copy-source-")? })
+        let (conditions, customer_key) = (self.conditions("x-amz-copy-source-")?, self.source_customer_key()?);
+        Ok(CopySource { bucket, key, version_id, conditions, customer_key })
     }
 
     /// Path of the request, for errors that come late.
@@ -61,7 +63,8 @@ pub(super) async fn object(call: Call) -> Result<Answer, Failure> {
     let source = call.copy_source()?;
     let (bucket, key) = (call.bucket(), call.key());
     let onto_itself = source.bucket == bucket && source.key == key && source.version_id.is_none();
-    if onto_itself && !replace && call.header("x-amz-storage-class")?.is_none() {
+    let asks = call.header("x-amz-storage-class")?.is_some() || call.asked_encryption()?.is_some();
+    if onto_itself && !replace && !asks {
         return Err(Failure::request(
             "This copy request is illegal because it is trying to copy an object to itself without changing the object's \
              metadata, storage class, website redirect location or encryption attributes.",
@@ -78,12 +81,15 @@ pub(super) async fn object(call: Call) -> Result<Answer, Failure> {
         conditions: call.write_conditions()?,
         tags: if replace_tags { Some(call.tags()?) } else { None },
         lock: call.lock()?,
+        encryption: call.encryption()?,
     };
+    let asked = call.headers.clone();
     let gateway = call.gateway().clone();
     let work = async move {
         let done = gateway.copy_object(request).await?;
         let mut headers = slow::version_headers(done.version_id.as_deref(), done.source_version_id.as_deref());
         lifecycle::set_expiration(&mut headers, done.expiration.as_ref());
+        set_encryption(&mut headers, &asked, done.encryption.as_ref(), true);
         let document = Xml::document("CopyObjectResult", |xml| {
             xml.value("LastModified", wire::format_iso_date(done.modified_unix_ms));
             xml.text("ETag", &quoted(&done.etag));
@@ -117,11 +123,14 @@ pub(super) async fn part(call: Call) -> Result<Answer, Failure> {
         key: call.key(),
         upload_id: call.text("uploadId"),
         part_number: call.part_number().unwrap_or_default(),
+        customer_key: call.customer_key()?,
     };
+    let asked = call.headers.clone();
     let gateway = call.gateway().clone();
     let work = async move {
         let part = gateway.upload_part_copy(request).await?;
-        let headers = slow::version_headers(None, part.source_version_id.as_deref());
+        let mut headers = slow::version_headers(None, part.source_version_id.as_deref());
+        set_encryption(&mut headers, &asked, part.encryption.as_ref(), false);
         let document = Xml::document("CopyPartResult", |xml| {
             xml.value("LastModified", wire::format_iso_date(part.modified_unix_ms));
             xml.text("ETag", &quoted(&part.etag));

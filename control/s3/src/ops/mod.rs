@@ -6,9 +6,11 @@ mod bucket;
 mod copy;
 mod delete;
 mod digests;
+pub(crate) mod encryption;
 mod lifecycle;
 mod list;
 mod lock;
+pub(crate) mod logging;
 mod multipart;
 mod native;
 mod notification;
@@ -16,6 +18,7 @@ mod object;
 mod policy;
 mod probes;
 pub(crate) mod public;
+mod rename;
 pub(crate) mod settings;
 mod slow;
 mod tagging;
@@ -104,6 +107,7 @@ async fn perform(op: Op, mut call: Call) -> Result<Answer, Failure> {
         Op::GetObject => object::get(call).await,
         Op::HeadObject => object::head(call).await,
         Op::CopyObject => copy::object(call).await,
+        Op::RenameObject => rename::object(call).await,
         Op::UploadPartCopy => copy::part(call).await,
         Op::CreateMultipartUpload => multipart::create(call).await,
         Op::UploadPart => multipart::upload_part(call).await,
@@ -141,12 +145,17 @@ async fn perform(op: Op, mut call: Call) -> Result<Answer, Failure> {
         Op::GetBucketCors => settings::get(call, &probes::CORS).await,
         Op::PutBucketCors => settings::put(call, &probes::CORS).await,
         Op::DeleteBucketCors => settings::delete(call, &probes::CORS).await,
+        Op::GetBucketEncryption => settings::get(call, &encryption::OF_BUCKET).await,
+        Op::PutBucketEncryption => settings::put(call, &encryption::OF_BUCKET).await,
+        Op::DeleteBucketEncryption => settings::delete(call, &encryption::OF_BUCKET).await,
+        Op::UpdateObjectEncryption => encryption::update(call).await,
         Op::GetBucketReplication => Err(probes::no_replication()),
         Op::GetBucketAccelerateConfiguration => Ok(probes::accelerate()),
         Op::GetBucketRequestPayment => Ok(probes::request_payment()),
-        Op::GetBucketLogging => Ok(probes::logging()),
         Op::GetBucketNotificationConfiguration => notification::get(call).await,
         Op::PutBucketNotificationConfiguration => notification::put(call).await,
+        Op::GetBucketLogging => logging::get(call).await,
+        Op::PutBucketLogging => logging::put(call).await,
         Op::DeleteBucketTagging => settings::delete(call, &tagging::OF_BUCKET).await,
     }
 }

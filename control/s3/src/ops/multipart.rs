@@ -4,7 +4,7 @@ use http::header::ETAG;
 use http::{HeaderValue, StatusCode};
 use penstock_digest::{ChecksumAlgorithm, ChecksumValue};
 use penstock_gateway::api::{
-    ChecksumType, CompleteUpload, CompletedPart, CreateUpload, ListParts, ListUploads, UploadPart,
+    ChecksumType, CompleteUpload, CompletedPart, CreateUpload, Encrypt, ListParts, ListUploads, UploadPart,
 };
 use penstock_gateway::error::ErrorKind;
 use penstock_proto::limits;
@@ -12,6 +12,7 @@ use s3s::dto;
 
 use super::bucket::write_owner;
 use super::digests::{self, set_checksum, write_checksum, write_object_checksum};
+use super::encryption::set_encryption;
 use super::list::{Encoding, page_size};
 use super::{Call, lifecycle, quoted, set, slow};
 use crate::failure::Failure;
@@ -63,13 +64,16 @@ pub(super) async fn create(call: Call) -> Result<Answer, Failure> {
         storage_class: call.storage_class()?,
         tags: call.tags()?,
         lock: call.lock()?,
+        encryption: call.encryption()?,
     };
+    let encryption = request.encryption.as_ref().map(Encrypt::info);
     let upload_id = call.gateway().create_upload(request).await?;
     let mut answer = respond::xml(Xml::document("InitiateMultipartUploadResult", |xml| {
         xml.text("Bucket", &call.bucket());
         xml.text("Key", &call.key());
         xml.text("UploadId", &upload_id);
     }));
+    set_encryption(answer.headers_mut(), &call.headers, encryption.as_ref(), true);
     if let Some((algorithm, kind)) = checksum {
         let headers = answer.headers_mut();
         headers.insert(respond::name("x-amz-checksum-algorithm"), HeaderValue::from_static(algorithm.name()));
@@ -91,17 +95,19 @@ pub(super) async fn upload_part(mut call: Call) -> Result<Answer, Failure> {
         body,
         content_bytes,
         digests,
+        customer_key: call.customer_key()?,
     };
     let part = call.gateway().upload_part(request).await?;
-    Ok(part_answer(&part))
+    Ok(part_answer(&call, &part))
 }
 
-pub(super) fn part_answer(part: &penstock_gateway::api::PartInfo) -> Answer {
+pub(super) fn part_answer(call: &Call, part: &penstock_gateway::api::PartInfo) -> Answer {
     let mut answer = respond::empty(StatusCode::OK);
     set(answer.headers_mut(), ETAG, &quoted(&part.etag));
     if let Some(checksum) = &part.checksum {
         set_checksum(answer.headers_mut(), checksum);
     }
+    set_encryption(answer.headers_mut(), &call.headers, part.encryption.as_ref(), false);
     answer
 }
 
@@ -204,13 +210,16 @@ pub(super) async fn complete(mut call: Call) -> Result<Answer, Failure> {
         object_bytes,
         checksum,
         conditions,
+        customer_key: call.customer_key()?,
     };
+    let asked = call.headers.clone();
     let location = format!("{}://{}/{bucket}/{}", call.peer.scheme(), host_of(&call.headers), wire::url_encoded(&key));
     let gateway = call.gateway().clone();
     let work = async move {
         let done = gateway.complete_upload(request).await?;
         let mut headers = slow::version_headers(done.version_id.as_deref(), None);
         lifecycle::set_expiration(&mut headers, done.expiration.as_ref());
+        set_encryption(&mut headers, &asked, done.encryption.as_ref(), false);
         let document = Xml::document("CompleteMultipartUploadResult", |xml| {
             xml.text("Location", &location);
             xml.text("Bucket", &bucket);

@@ -85,6 +85,7 @@ impl Call {
             digests: self.digests()?,
             tags: if whole { self.tags()? } else { Default::default() },
             lock: if whole { self.lock()? } else { Default::default() },
+            encrypted: if whole { self.encryption()?.is_some() } else { self.customer_key()?.is_some() },
             part,
         })
     }
@@ -169,6 +170,7 @@ fn declined(reason: Declined) -> Failure {
     let message = match reason {
         Declined::Small => "So small a body is sent with the request.",
         Declined::NoAddresses => "The storage nodes can't be reached by clients; send the body with the request.",
+        Declined::Encrypted => "What is to be encrypted is sent with the request: the gateway encrypts it.",
         Declined::Digest => "This digest can't be verified by plan; send the body with the request.",
     };
     let mut failure = Failure::new(StatusCode::NOT_IMPLEMENTED, "RDMANotSupported", message);
@@ -182,8 +184,8 @@ fn declined(reason: Declined) -> Failure {
 async fn commit(call: &Call, commit: Vec<u8>) -> Result<Answer, Failure> {
     let request = call.plan_put()?;
     let outcome = match request.part {
-        None => call.gateway().commit_planned_object(request, commit).await.map(|done| put_answer(&done)),
-        Some(_) => call.gateway().commit_planned_part(request, commit).await.map(|done| part_answer(&done)),
+        None => call.gateway().commit_planned_object(request, commit).await.map(|done| put_answer(call, &done)),
+        Some(_) => call.gateway().commit_planned_part(request, commit).await.map(|done| part_answer(call, &done)),
     };
     let mut answer = outcome.map_err(|failure| match failure {
         PlanFailure::Refused(message) => Failure::access_denied(message),

@@ -10,6 +10,7 @@ use penstock_gateway::error::{Error, ErrorKind};
 use penstock_proto::limits;
 
 use super::digests::set_object_checksum;
+use super::encryption::set_encryption;
 use super::{Call, lifecycle, lock, quoted, set, set_version};
 use crate::failure::Failure;
 use crate::respond::{self, Answer, AnswerBody};
@@ -62,6 +63,7 @@ impl Call {
     }
 
     pub(super) fn read_request(&self) -> Result<GetObject, Failure> {
+        self.check_reads_encryption()?;
         let part_number = self.part_number();
         let range = self.header("range")?.and_then(wire::range);
         if part_number.is_some() && range.is_some() {
@@ -69,7 +71,8 @@ impl Call {
         }
         let (bucket, key) = (self.bucket(), self.key());
         let (conditions, version_id) = (self.conditions("")?, self.version_id());
-        Ok(GetObject { bucket, key, range, part_number, conditions, version_id })
+        let customer_key = self.customer_key()?;
+        Ok(GetObject { bucket, key, range, part_number, conditions, version_id, customer_key })
     }
 
     /// What `If-Range` says of the object, as conditions: when they don't hold, the range is not heeded.
@@ -103,12 +106,13 @@ pub(super) async fn put(mut call: Call) -> Result<Answer, Failure> {
         conditions: call.write_conditions()?,
         tags: call.tags()?,
         lock: call.lock()?,
+        encryption: call.encryption()?,
     };
     let done = call.gateway().put_object(request).await?;
-    Ok(put_answer(&done))
+    Ok(put_answer(&call, &done))
 }
 
-pub(super) fn put_answer(done: &PutDone) -> Answer {
+pub(super) fn put_answer(call: &Call, done: &PutDone) -> Answer {
     let mut answer = respond::empty(StatusCode::OK);
     set(answer.headers_mut(), ETAG, &quoted(&done.etag));
     set_version(answer.headers_mut(), done.version_id.as_deref());
@@ -116,6 +120,7 @@ pub(super) fn put_answer(done: &PutDone) -> Answer {
     if let Some(checksum) = &done.checksum {
         set_object_checksum(answer.headers_mut(), checksum);
     }
+    set_encryption(answer.headers_mut(), &call.headers, done.encryption.as_ref(), true);
     answer
 }
 
@@ -152,8 +157,8 @@ pub(super) async fn read_failure(call: &Call, request: GetObject, error: Error) 
     if !matches!(kind, ErrorKind::NotModified | ErrorKind::InvalidRange) {
         return failure;
     }
-    let GetObject { bucket, key, version_id, .. } = request;
-    let plain = GetObject { bucket, key, version_id, ..GetObject::default() };
+    let GetObject { bucket, key, version_id, customer_key, .. } = request;
+    let plain = GetObject { bucket, key, version_id, customer_key, ..GetObject::default() };
     let Ok(read) = call.gateway().head_object(plain).await else { return failure };
     match request.range {
         Some(range) if kind == ErrorKind::InvalidRange => {
@@ -207,6 +212,7 @@ pub(super) fn read_answer(call: &Call, part_number: Option<u32>, read: ObjectRea
         }
     }
     set_version(&mut headers, info.version_id.as_deref());
+    set_encryption(&mut headers, &call.headers, info.encryption.as_ref(), false);
     lifecycle::set_expiration(&mut headers, info.expiration.as_ref());
     if !info.tags.is_empty() {
         headers.insert(respond::name("x-amz-tagging-count"), HeaderValue::from(info.tags.len()));

@@ -36,7 +36,3 @@ pub(super) fn accelerate() -> Answer {
 pub(super) fn request_payment() -> Answer {
     respond::xml(Xml::document("RequestPaymentConfiguration", |xml| xml.value("Payer", "BucketOwner")))
 }
-
-pub(super) fn logging() -> Answer {
-    respond::xml(Xml::document("BucketLoggingStatus", |_| {}))
-}

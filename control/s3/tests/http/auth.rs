@@ -80,12 +80,15 @@ async fn strangers_learn_and_change_nothing() {
 async fn signed_requests_for_what_is_not_built_are_told_so() {
     let house = House::new().await;
     let refused = [
-        (Request::new("PUT", "/bucket/key").query("renameObject", ""), "renameObject"),
+        (Request::new("POST", "/bucket/key").query("select", "").query("select-type", "2"), "select"),
+        (Request::new("PUT", "/bucket/key").query("annotation", ""), "annotation"),
+        (Request::new("PUT", "/bucket").query("abac", ""), "abac"),
+        (Request::new("POST", "/bucket").query("metadataTable", ""), "metadataTable"),
         (Request::new("GET", "/bucket").query("session", ""), "session"),
         (Request::new("GET", "/bucket").query("website", ""), "website"),
         (Request::put("/bucket/key", vec![7; 3 << 20]).query("torrent", ""), "torrent"),
         (Request::put("/bucket/key", "x").header("x-amz-write-offset-bytes", "1"), "x-amz-write-offset-bytes"),
-        (Request::put("/bucket/key", "x").header("x-amz-server-side-encryption", "AES256"), "encryption"),
+        (Request::put("/bucket/key", "x").header("x-amz-server-side-encryption", "aws:kms:dsse"), "aws:kms:dsse"),
     ];
     for (request, named) in refused {
         let reply = house.refused(request, 501, "NotImplemented").await;

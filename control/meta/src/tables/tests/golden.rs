@@ -5,9 +5,9 @@ use penstock_proto::{DataId, NodeId};
 use super::support::{data_row, manifest, object_row, part_row};
 use crate::tables::rows::{GarbageEntry, GarbageList, Row, WriteKind, WriteRow, decode, decode_listed, encode};
 use crate::tables::{
-    BucketRow, BucketSetting, ChecksumRow, DefaultRetentionRow, EventKind, EventRow, HeadersRow, Layout, LockRow,
-    ManifestPlace, ObjectLockRow, ObjectRow, PartListRow, PartRow, PartSpan, RepairRow, RetentionRow, TablesError,
-    UploadRow, VersionName, VersionRow, Versioning, keys,
+    BucketRow, BucketSetting, ChecksumRow, DefaultRetentionRow, EncryptionKind, EncryptionRow, EventKind, EventRow,
+    HeadersRow, Layout, LockRow, ManifestPlace, ObjectLockRow, ObjectRow, PartListRow, PartRow, PartSpan, RepairRow,
+    RetentionRow, TablesError, UploadRow, VersionName, VersionRow, Versioning, keys,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -63,6 +63,17 @@ fn headers() -> HeadersRow {
     }
 }
 
+fn kms() -> EncryptionRow {
+    let kind = EncryptionKind::Kms {
+        key: "k".into(),
+        named: "n".into(),
+        version: 300,
+        context: "{}".into(),
+        bucket_key: true,
+    };
+    EncryptionRow { kind, sealed_key: vec![1, 2] }
+}
+
 fn object() -> ObjectRow {
     ObjectRow {
         checksum: checksum(),
@@ -71,6 +82,7 @@ fn object() -> ObjectRow {
         headers: headers(),
         tags: vec![("k".into(), "v".into())],
         lock: lock(),
+        encryption: Some(kms()),
         upload_id: Some("u".into()),
         ..object_row("etag", Layout::Parts { list: DataId(7), count: 300 })
     }
@@ -104,6 +116,7 @@ fn rows() {
         checksum: Some((5, true)),
         tags: vec![("k".into(), "v".into())],
         lock: lock(),
+        encryption: Some(EncryptionRow { kind: EncryptionKind::Customer, sealed_key: vec![3; 4] }),
     };
     golden(&upload, UPLOAD);
     golden(&PartRow { checksum: checksum(), ..part_row(9, Some(in_rows)) }, PART);
@@ -119,12 +132,13 @@ fn rows() {
 }
 
 const BUCKET: &str = "01ac0203616263050265750201010100ac028202ac02016f";
-const OBJECT_PARTS: &str = "0100046574616780d095ffbc31085354414e44415244010502aabb01020201000000000000ac020100ac020103010174000001016c0001016501016e017601016b01760101ac0201010101750207ac02";
-const OBJECT_EMPTY: &str = "0100016580d095ffbc31085354414e444152440000000000000000000000000000000000000000000000000000";
-const OBJECT_SINGLE: &str = "0180808004016580d095ffbc31085354414e444152440000000000000000000000000000000000000000000000000001909eb8e8c0e1828589909cb0d080c181820280808004808080020201000188776655443322110109";
+const OBJECT_PARTS: &str = "0100046574616780d095ffbc31085354414e44415244010502aabb01020201000000000000ac020100ac020103010174000001016c0001016501016e017601016b01760101ac0201010101016b016eac02027b7d010201020101750207ac02";
+const OBJECT_EMPTY: &str =
+    "0100016580d095ffbc31085354414e44415244000000000000000000000000000000000000000000000000000000";
+const OBJECT_SINGLE: &str = "0180808004016580d095ffbc31085354414e44415244000000000000000000000000000000000000000000000000000001909eb8e8c0e1828589909cb0d080c181820280808004808080020201000188776655443322110109";
 const MANIFEST: &str = "01400303010202808080020018080706050403020108070605040302010807060504030201808080020018080706050403020108070605040302010807060504030201";
 const PART_LIST: &str = "010201020304040404040404040404040404040404010502aabb010201909eb8e8c0e1828589909cb0d080c1818202808080048080800202010001887766554433221100000303010202808080020018080706050403020108070605040302010807060504030201808080020418080706050403020108070605040302010807060504030201020203040404040404040404040404040404040000";
-const UPLOAD: &str = "010169016bac020153010174000001016c0001016501016e017601050101016b01760101ac020101";
+const UPLOAD: &str = "010169016bac020153010174000001016c0001016501016e017601050101016b01760101ac02010101020403030303";
 const PART: &str = "0109808080040909090909090909090909090909090980d095ffbc31010502aabb010201909eb8e8c0e1828589909cb0d080c181820280808004808080020201000188776655443322110109";
 const REPAIR: &str = "010101808080020418080706050403020108070605040302010807060504030201020100024f6b";
 
@@ -169,6 +183,8 @@ fn keys_have_golden_bytes() {
         (keys::part_list(id, 3), format!("50{ten}00000003")),
         (keys::repair(id, 3), format!("52{ten}00000003")),
         (keys::setting("s"), "5373".into()),
+        (keys::vault("v"), "4876".into()),
+        (keys::rename_token(258, &[7; 16]), format!("5a0000000000000102{}", "07".repeat(16))),
         (keys::part(&upload, 3), "54000102030405060708090a0b0c0d0e0f101112131415161700000003".into()),
         (
             keys::upload(258, "k\0\u{10ffff}", &upload).unwrap(),

@@ -100,6 +100,7 @@ pub(super) fn object_row(etag: &str, layout: Layout) -> ObjectRow {
         headers: HeadersRow::default(),
         tags: Vec::new(),
         lock: LockRow::default(),
+        encryption: None,
         upload_id: None,
         layout,
     }
