@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
+use penstock_client::Credentials;
+use penstock_client::sign::{Signer, ToSign, payload_hash};
 use time::OffsetDateTime;
-use time::macros::format_description;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -21,38 +20,20 @@ pub(crate) struct Target {
 
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-fn hmac(key: &[u8], message: &str) -> Vec<u8> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
-    mac.update(message.as_bytes());
-    mac.finalize().into_bytes().to_vec()
-}
-
 /// The bytes of a signed request (AWS Signature Version 4, payload hash in the header).
-fn signed(target: &Target, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>, Failure> {
-    let now = OffsetDateTime::now_utc();
-    let stamp = now.format(format_description!("[year][month][day]T[hour][minute][second]Z"))?;
-    let day = &stamp[..8];
-    let hash = hex::encode(Sha256::digest(body));
+fn signed(target: &Target, method: &str, path: &str, body: &[u8]) -> Vec<u8> {
     let Target { address, keys: (access, secret) } = target;
-    let signed_headers = "host;x-amz-content-sha256;x-amz-date";
-    let canonical = format!(
-        "{method}\n{path}\n\nhost:{address}\nx-amz-content-sha256:{hash}\nx-amz-date:{stamp}\n\n{signed_headers}\n{hash}"
-    );
-    let scope = format!("{day}/us-east-1/s3/aws4_request");
-    let to_sign = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{}", hex::encode(Sha256::digest(canonical)));
-    let key = ["us-east-1", "s3", "aws4_request"]
-        .iter()
-        .fold(hmac(format!("AWS4{secret}").as_bytes(), day), |key, part| hmac(&key, part));
-    let signature = hex::encode(hmac(&key, &to_sign));
-    let mut request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nx-amz-content-sha256: {hash}\r\nx-amz-date: {stamp}\r\n\
-         Authorization: AWS4-HMAC-SHA256 Credential={access}/{scope}, SignedHeaders={signed_headers}, Signature={signature}\r\n\
-         Content-Length: {}\r\n\r\n",
-        body.len()
-    )
-    .into_bytes();
+    let hash = payload_hash(body);
+    let to_sign = ToSign { method, host: address, path, query: "", headers: &[], payload_hash: &hash };
+    let keys = Credentials::new(access.as_str(), secret.as_str());
+    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\n");
+    for (name, value) in Signer::new("us-east-1", "s3").sign(&to_sign, &keys, OffsetDateTime::now_utc()) {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
+    let mut request = request.into_bytes();
     request.extend_from_slice(body);
-    Ok(request)
+    request
 }
 
 /// Reads one answer with a Content-Length; gives its status and its body's length.
@@ -85,7 +66,7 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<(u16, us
 /// One request that must succeed.
 pub(crate) async fn once(target: &Target, method: &str, path: &str, body: &[u8]) -> Result<(), Failure> {
     let mut stream = TcpStream::connect(&target.address).await?;
-    stream.write_all(&signed(target, method, path, body)?).await?;
+    stream.write_all(&signed(target, method, path, body)).await?;
     match answer(&mut stream, &mut Vec::new()).await? {
         (200, _) => Ok(()),
         (status, _) => Err(format!("{method} {path} answers {status}").into()),
@@ -94,7 +75,7 @@ pub(crate) async fn once(target: &Target, method: &str, path: &str, body: &[u8])
 
 /// `requests` GETs of the object over `connections` connections.
 pub(crate) async fn load(target: &Target, requests: usize, connections: usize) -> Result<(), Failure> {
-    let request = Arc::new(signed(target, "GET", "/bench/object", b"")?);
+    let request = Arc::new(signed(target, "GET", "/bench/object", b""));
     let left = Arc::new(AtomicUsize::new(requests));
     let workers: Vec<_> = (0..connections)
         .map(|_| {

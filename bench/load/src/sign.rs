@@ -1,37 +1,24 @@
-//! AWS Signature Version 4 in headers, as cheap as it can be: the signing key is derived once a day.
-//!
-//! Source: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
+//! Signed heads of requests. The signer is penstock-client's, which derives its key once a day.
 
-use std::fmt::Write as _;
-
-use hmac::{Hmac, KeyInit, Mac};
-use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
+use penstock_client::Credentials;
+use penstock_client::sign::{Signer as Signature, ToSign, UNSIGNED_PAYLOAD};
 use time::OffsetDateTime;
-use time::macros::format_description;
 
 use crate::Keys;
 
 /// What stands for the hash of a payload that the signature does not cover.
-pub(crate) const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
+pub(crate) const UNSIGNED: &str = UNSIGNED_PAYLOAD;
 
 pub(crate) struct Signer {
-    keys: Option<Keys>,
-    region: String,
+    keys: Option<Credentials>,
+    signature: Signature,
     authority: String,
-    /// The day, and its key.
-    day: Mutex<Option<(String, [u8; 32])>>,
-}
-
-fn hmac(key: &[u8], text: &str) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("invariant: HMAC takes a key of any length");
-    mac.update(text.as_bytes());
-    mac.finalize().into_bytes().into()
 }
 
 impl Signer {
     pub(crate) fn new(keys: Option<Keys>, region: String, authority: String) -> Self {
-        Self { keys, region, authority, day: Mutex::default() }
+        let keys = keys.map(|keys| Credentials::new(keys.access, keys.secret));
+        Self { keys, signature: Signature::new(region, "s3"), authority }
     }
 
     /// The head of a request: `path` and `query` as they go over the wire (`query` sorted, without `?`).
@@ -41,50 +28,21 @@ impl Signer {
 
     fn head_at(&self, at: OffsetDateTime, method: &str, path: &str, query: &str, payload: &str, more: &str) -> String {
         let mut head = String::with_capacity(640);
-        head.push_str(method);
-        head.push(' ');
-        head.push_str(path);
-        if !query.is_empty() {
-            head.push('?');
-            head.push_str(query);
+        let separator = if query.is_empty() { "" } else { "?" };
+        for text in [method, " ", path, separator, query, " HTTP/1.1\r\nhost: ", &self.authority, "\r\n"] {
+            head.push_str(text);
         }
-        let _ = write!(head, " HTTP/1.1\r\nhost: {}\r\n", self.authority);
         if let Some(keys) = &self.keys {
-            let stamp = at
-                .format(format_description!("[year][month][day]T[hour][minute][second]Z"))
-                .expect("invariant: a date of this century has this form");
-            let authority = &self.authority;
-            let names = "host;x-amz-content-sha256;x-amz-date";
-            let canonical = format!(
-                "{method}\n{path}\n{query}\nhost:{authority}\nx-amz-content-sha256:{payload}\nx-amz-date:{stamp}\n\n{names}\n{payload}"
-            );
-            let day = &stamp[..8];
-            let scope = format!("{day}/{}/s3/aws4_request", self.region);
-            let to_sign = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{}", hex::encode(Sha256::digest(canonical)));
-            let signature = hex::encode(hmac(&self.key(keys, day), &to_sign));
-            let _ = write!(
-                head,
-                "x-amz-content-sha256: {payload}\r\nx-amz-date: {stamp}\r\nauthorization: AWS4-HMAC-SHA256 \
-                 Credential={}/{scope}, SignedHeaders={names}, Signature={signature}\r\n",
-                keys.access
-            );
+            let request = ToSign { method, host: &self.authority, path, query, headers: &[], payload_hash: payload };
+            for (name, value) in self.signature.sign(&request, keys, at) {
+                for text in [name, ": ", &value, "\r\n"] {
+                    head.push_str(text);
+                }
+            }
         }
         head.push_str(more);
         head.push_str("\r\n");
         head
-    }
-
-    fn key(&self, keys: &Keys, day: &str) -> [u8; 32] {
-        let mut known = self.day.lock();
-        if let Some((known_day, key)) = &*known
-            && known_day == day
-        {
-            return *key;
-        }
-        let first = hmac(format!("AWS4{}", keys.secret).as_bytes(), day);
-        let key = [self.region.as_str(), "s3", "aws4_request"].iter().fold(first, |key, part| hmac(&key, part));
-        *known = Some((day.to_owned(), key));
-        key
     }
 }
 

@@ -5,16 +5,14 @@
 //! lines, a new secret among them (standard output is where it is promised to be).
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
-use penstock_identity::Secret;
-use s3s_sigv4::{AmzDate, Payload};
+use penstock_client::Credentials;
+use penstock_client::sign::{Signer, ToSign, encoded_value, payload_hash};
 use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 use tokio::net::TcpStream;
 
 use crate::Fatal;
@@ -234,24 +232,21 @@ impl Admin {
 }
 
 /// Who asks.
-struct Signer {
-    access_key: String,
-    secret: Secret,
-    token: Option<String>,
-}
-
-fn signer(data: Option<&Path>) -> Result<Signer, Fatal> {
+fn signer(data: Option<&Path>) -> Result<Credentials, Fatal> {
     if let Some(folder) = data {
         let path = folder.join(ROOT_CREDENTIALS_FILE);
         let text = std::fs::read_to_string(&path).map_err(|error| Fatal::doing(path.display(), error))?;
         let pair: RootCredentials = toml::from_str(&text).map_err(|error| Fatal::doing(path.display(), error))?;
-        let secret = Secret::new(pair.secret_access_key);
-        return Ok(Signer { access_key: pair.access_key_id, secret, token: None });
+        return Ok(Credentials::new(pair.access_key_id, pair.secret_access_key));
     }
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     match (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
         (Some(access_key), Some(secret)) => {
-            Ok(Signer { access_key, secret: Secret::new(secret), token: variable("AWS_SESSION_TOKEN") })
+            let keys = Credentials::new(access_key, secret);
+            Ok(match variable("AWS_SESSION_TOKEN") {
+                Some(token) => keys.with_token(token),
+                None => keys,
+            })
         }
         _ => Err(Fatal(
             "who asks? Give --data DIR (the store's directory), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -260,53 +255,15 @@ fn signer(data: Option<&Path>) -> Result<Signer, Fatal> {
     }
 }
 
-fn encoded(text: &str) -> String {
-    use std::fmt::Write as _;
-    let mut out = String::with_capacity(text.len() * 2);
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            byte => drop(write!(out, "%{byte:02X}")),
-        }
-    }
-    out
-}
-
-/// `20260131T120000Z`.
-fn amz_date(unix_s: u64) -> Result<AmzDate, Fatal> {
-    const FORMAT: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
-    let moment = i64::try_from(unix_s).ok().and_then(|unix_s| OffsetDateTime::from_unix_timestamp(unix_s).ok());
-    let text = moment.and_then(|moment| moment.format(FORMAT).ok());
-    text.and_then(|text| AmzDate::parse(&text).ok())
-        .ok_or_else(|| Fatal(format!("the clock says {unix_s} s since 1970, which is no date to sign with")))
-}
-
 /// The head of a signed call with this body.
-fn signed(host: &str, body: &str, signer: &Signer, date: &AmzDate) -> http::request::Builder {
-    let content_type = "application/x-www-form-urlencoded; charset=utf-8";
-    let iso = date.fmt_iso8601();
-    let mut headers = vec![("content-type", content_type), ("host", host), ("x-amz-date", iso.as_str())];
-    if let Some(token) = &signer.token {
-        headers.push(("x-amz-security-token", token));
-    }
-    let hash = hex::encode(penstock_digest::Sha256Hasher::of(body.as_bytes()));
-    let query: [(&str, &str); 0] = [];
-    let canonical =
-        s3s_sigv4::create_canonical_request("POST", "/", &query, headers.as_slice(), Payload::SingleChunk(&hash));
-    let to_sign = s3s_sigv4::create_string_to_sign(&canonical, date, "us-east-1", "iam");
-    let signature = s3s_sigv4::calculate_signature(&to_sign, signer.secret.expose(), date, "us-east-1", "iam");
-    let names: Vec<&str> = headers.iter().map(|(name, _)| *name).collect();
-    let day = date.fmt_date();
-    let authorization = format!(
-        "AWS4-HMAC-SHA256 Credential={}/{day}/us-east-1/iam/aws4_request, SignedHeaders={}, Signature={signature}",
-        signer.access_key,
-        names.join(";"),
-    );
-    let mut request = http::Request::post("/").header("authorization", authorization);
-    for (name, value) in headers {
-        request = request.header(name, value);
-    }
-    request
+fn signed(host: &str, body: &str, keys: &Credentials, now: OffsetDateTime) -> http::request::Builder {
+    let content_type = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
+    let hash = payload_hash(body.as_bytes());
+    let headers = [content_type];
+    let to_sign = ToSign { method: "POST", host, path: "/", query: "", headers: &headers, payload_hash: &hash };
+    let signature = Signer::new("us-east-1", "iam").sign(&to_sign, keys, now);
+    let request = http::Request::post("/").header("host", host).header(content_type.0, content_type.1);
+    signature.into_iter().fold(request, |request, (name, value)| request.header(name, value))
 }
 
 /// `penstock admin`.
@@ -327,7 +284,7 @@ pub(crate) async fn run(arguments: AdminArguments) -> Result<(), Fatal> {
 /// Asks a store.
 pub(crate) struct Caller {
     endpoint: String,
-    signer: Signer,
+    signer: Credentials,
 }
 
 impl Caller {
@@ -341,15 +298,14 @@ async fn call(caller: &Caller, action: &str, parameters: &Parameters) -> Result<
     let Caller { endpoint, signer } = caller;
     let mut body = format!("Action={action}&Version=2010-05-08");
     for (name, value) in parameters {
-        body.push_str(&format!("&{name}={}", encoded(value)));
+        body.push_str(&format!("&{name}={}", encoded_value(value)));
     }
     let Some(host) = endpoint.strip_prefix("http://") else {
         return Err(Fatal(format!("{endpoint}: an endpoint is http://HOST:PORT")));
     };
     let host = host.trim_end_matches('/').to_owned();
     let address = if host.contains(':') { host.clone() } else { format!("{host}:80") };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let request = signed(&host, &body, signer, &amz_date(now)?)
+    let request = signed(&host, &body, signer, OffsetDateTime::now_utc())
         .body(Full::new(bytes::Bytes::from(body)))
         .map_err(|error| Fatal::doing("the call", error))?;
     let call = async {
@@ -396,19 +352,6 @@ fn unescaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_to_sign_with() {
-        for (unix_s, want) in [
-            (0, "19700101T000000Z"),
-            (951_782_399, "20000228T235959Z"),
-            (951_782_400, "20000229T000000Z"),
-            (1_772_366_400, "20260301T120000Z"),
-            (4_107_542_400, "21000301T000000Z"),
-        ] {
-            assert_eq!(amz_date(unix_s).unwrap().fmt_iso8601().as_str(), want);
-        }
-    }
 
     #[test]
     fn answers_are_read_as_names_and_texts() {

@@ -17,7 +17,7 @@ use crate::config::Size;
     version,
     propagate_version = true,
     after_help = "\
-Try it:\n  penstock serve --data ./penstock-data\n\nand paste the AWS CLI line that it prints. Logs go to standard error; PENSTOCK_LOG=debug says more."
+Try it:\n  penstock serve --data ./penstock-data\n\nand paste the AWS CLI line that it prints; or:\n  penstock ls --endpoint-url http://127.0.0.1:9000\n\nLogs go to standard error; PENSTOCK_LOG=debug says more."
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Exercise(crate::exercise::Exercise),
     /// Look at this machine and say what is well, what is not, and what to do about it.
     Doctor(crate::doctor::Doctor),
+    #[command(flatten)]
+    Objects(crate::objects::Objects),
     /// Benchmarks against peers and against what the machine can do at all (`penstock bench --help`).
     #[command(disable_help_flag = true, disable_version_flag = true)]
     Bench(BenchArguments),

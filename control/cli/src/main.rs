@@ -13,6 +13,7 @@ mod exercise;
 mod identity;
 mod keep;
 mod metrics;
+mod objects;
 mod rails;
 mod rdma;
 mod rdma_limits;
@@ -68,6 +69,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let Command::Objects(what) = arguments.command {
+        let code = runtime.block_on(objects::run(what));
+        runtime.shutdown_timeout(run::SHUTDOWN_BLOCKING_WAIT);
+        return code;
+    }
     let outcome = runtime.block_on(async {
         match arguments.command {
             Command::Serve(serve) => run::serve(*serve).await,
@@ -77,6 +83,7 @@ fn main() -> ExitCode {
             Command::ClusterKey(key) => identity::make_cluster_key_file(&key.out),
             Command::Exercise(arguments) => exercise::run(arguments).await,
             Command::Doctor(_) => unreachable!("the doctor has been"),
+            Command::Objects(_) => unreachable!("objects have been seen to"),
             Command::Bench(_) => unreachable!("the benchmarks have been run"),
         }
     });

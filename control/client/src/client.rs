@@ -71,6 +71,15 @@ pub(crate) struct Request<'a> {
     pub(crate) body: Vec<&'a [u8]>,
 }
 
+/// A try that failed.
+struct Attempt {
+    error: ClientError,
+    /// A kept connection turned out to be dead.
+    dead: bool,
+    /// The pause that the server asks for.
+    pause: Option<Duration>,
+}
+
 /// An answer whose body is still to be read.
 pub(crate) struct Answer {
     pub(crate) head: Head,
@@ -298,16 +307,19 @@ impl Inner {
             let (error, pause) = match self.send_once(request, fresh).await {
                 Ok(answer) => return Ok(answer),
                 // A kept connection that had died: not the server's trouble, and no try.
-                Err((_, true, _)) if !fresh => {
+                Err(attempt) if attempt.dead && !fresh => {
                     fresh = true;
                     continue;
                 }
-                // Keys that have expired under us: fetched anew, once.
-                Err((ClientError::ExpiredCredentials(_), ..)) if !renewed && self.credentials.forget().await => {
-                    renewed = true;
-                    continue;
+                Err(attempt) => {
+                    // Keys that have expired under us: fetched anew, once.
+                    let expired = matches!(attempt.error, ClientError::ExpiredCredentials(_));
+                    if expired && !renewed && self.credentials.forget().await {
+                        renewed = true;
+                        continue;
+                    }
+                    (attempt.error, attempt.pause)
                 }
-                Err((error, _, pause)) => (error, pause),
             };
             tries += 1;
             if tries >= self.options.tries_max || !error.is_retryable() {
@@ -318,19 +330,15 @@ impl Inner {
         }
     }
 
-    /// One try: the error, whether a kept connection turned out to be dead, and what pause the server asks for.
-    async fn send_once(
-        &self,
-        request: &Request<'_>,
-        fresh: bool,
-    ) -> Result<Answer, (ClientError, bool, Option<Duration>)> {
-        let plain = |error: ClientError| (error, false, None);
+    /// One try.
+    async fn send_once(&self, request: &Request<'_>, fresh: bool) -> Result<Answer, Box<Attempt>> {
+        let plain = |error: ClientError| Box::new(Attempt { error, dead: false, pause: None });
         let keys = self.credentials.get().await.map_err(|error| plain(error.into()))?;
         let head = self.head_of(request, &keys).map_err(plain)?;
         let host = self.endpoint.host_for(request.bucket);
         let broken = |broken: Broken, kept: bool| {
             let dead = kept && broken.unanswered && broken.kind == BrokenKind::Gone;
-            (self.broken(broken), dead, None)
+            Box::new(Attempt { error: self.broken(broken), dead, pause: None })
         };
         self.stats.count(|stats| stats.requests += 1);
         let mut pooled = self.connections.take(&host, fresh).await.map_err(|error| broken(error, false))?;
@@ -350,7 +358,7 @@ impl Inner {
             return Ok(answer);
         }
         let pause = answer.head.header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
-        Err((self.refusal(request, answer).await, false, pause))
+        Err(Box::new(Attempt { error: self.refusal(request, answer).await, dead: false, pause }))
     }
 
     fn head_of(&self, request: &Request<'_>, keys: &Credentials) -> Result<String, ClientError> {

@@ -37,6 +37,8 @@ mod list;
 mod messenger;
 mod multipart;
 mod object;
+#[cfg(feature = "object_store")]
+pub mod object_store;
 mod options;
 mod plain;
 mod plan;
@@ -59,7 +61,7 @@ pub use hedge::HedgeOptions;
 pub use list::{ListEntry, ListOptions, ListPage};
 pub use multipart::{OpenUpload, Part, UploadId};
 pub use object::{Body, ByteRange, GetOptions, Object, ObjectInfo, PutDone, PutOptions, modified_time};
-pub use options::{ClientOptions, Endpoint, Mode, region_from_environment};
+pub use options::{ClientOptions, Endpoint, Mode, region_from, region_from_environment};
 pub use penstock_buf::{Buf, BufMut, BufPool};
 pub use penstock_transport::Dialer;
 pub use stats::ClientStats;

@@ -206,7 +206,19 @@ impl Client {
         let query = vec![("uploadId", upload.id.clone())];
         let body = vec![document.as_bytes()];
         let request = Request { method: "POST", bucket, key, query, headers, body, ..Request::default() };
-        let (head, document) = inner.document(&request, limits::XML_BODY_BYTES_MAX).await?;
+        let (head, document) = match inner.document(&request, limits::XML_BODY_BYTES_MAX).await {
+            // Completed already, and the answer was lost on the way to us: if the object is there that these parts make.
+            Err(error) if error.code() == Some("NoSuchUpload") && crc64.is_some() => {
+                let bytes: u64 = parts.iter().map(|part| part.size_bytes).sum();
+                return match self.head(bucket, key).await {
+                    Ok(info) if info.crc64 == crc64 && info.size_bytes == bytes => {
+                        Ok(PutDone { etag: info.etag, crc64, version_id: info.version_id })
+                    }
+                    _ => Err(error),
+                };
+            }
+            answer => answer?,
+        };
         let etag = etag_of(document.child_text("ETag").unwrap_or_default());
         let version_id = head.header("x-amz-version-id").filter(|id| *id != "null").map(str::to_owned);
         Ok(PutDone { etag, crc64, version_id })

@@ -68,9 +68,16 @@ impl Endpoint {
     /// # Errors
     /// [`ClientError::Configuration`].
     pub fn from_environment(region: &str) -> Result<Self, ClientError> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self::from_variables(&environment, region)
+    }
+
+    /// As [`Endpoint::from_environment`], over these variables instead of the environment's.
+    ///
+    /// # Errors
+    /// [`ClientError::Configuration`].
+    pub fn from_variables(variable: &dyn Fn(&str) -> Option<String>, region: &str) -> Result<Self, ClientError> {
         let said = variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
-        match said.or_else(|| profile_setting(&variable, "endpoint_url")) {
+        match said.or_else(|| profile_setting(variable, "endpoint_url")) {
             Some(url) => Self::parse(&url),
             None => Ok(Self::aws(region)),
         }
@@ -99,9 +106,17 @@ impl Endpoint {
 
 /// What the environment says: AWS_REGION, AWS_DEFAULT_REGION, `region` of the profile in ~/.aws/config, or us-east-1.
 pub fn region_from_environment() -> String {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    region_from(&environment)
+}
+
+/// As [`region_from_environment`], over these variables instead of the environment's.
+pub fn region_from(variable: &dyn Fn(&str) -> Option<String>) -> String {
     let said = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
-    said.or_else(|| profile_setting(&variable, "region")).unwrap_or_else(|| "us-east-1".to_owned())
+    said.or_else(|| profile_setting(variable, "region")).unwrap_or_else(|| "us-east-1".to_owned())
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// How payload moves.
@@ -196,6 +211,20 @@ mod tests {
         let endpoint = Endpoint::parse("https://[::1]").unwrap();
         assert_eq!((endpoint.host_header(""), endpoint.port), ("[::1]".to_owned(), 443));
         assert_eq!(Endpoint::aws("eu-west-1").host_header("b"), "b.s3.eu-west-1.amazonaws.com");
+        let config = tempfile::NamedTempFile::new().unwrap();
+        let text = "[default]\nregion = eu-west-1\n[profile lab]\nendpoint_url = http://lab:9000\nregion=lab-1\n";
+        std::fs::write(config.path(), text).unwrap();
+        let variables = |name: &str| match name {
+            "AWS_CONFIG_FILE" => Some(config.path().display().to_string()),
+            "AWS_PROFILE" => Some("lab".to_owned()),
+            _ => None,
+        };
+        assert_eq!(region_from(&variables), "lab-1");
+        assert_eq!(Endpoint::from_variables(&variables, "x").unwrap().url(), "http://lab:9000");
+        assert_eq!(Endpoint::from_variables(&|_| None, "x").unwrap(), Endpoint::aws("x"));
+        let said =
+            |name: &str| if name == "AWS_ENDPOINT_URL" { Some("http://there".to_owned()) } else { variables(name) };
+        assert_eq!(Endpoint::from_variables(&said, "x").unwrap().url(), "http://there");
         for bad in
             ["localhost:9000", "ftp://x", "http://", "http://x:99999", "http://x/path", "http://::1", "http://a b"]
         {

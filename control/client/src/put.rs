@@ -194,8 +194,12 @@ fn put_request<'a>(bucket: &'a str, key: &'a str, options: &PutOptions) -> Reque
     Request { method: "PUT", bucket, key, headers, named, ..Request::default() }
 }
 
+/// Headers whose names are known before, and those that callers name.
+type Known = Vec<(&'static str, String)>;
+type Named = Vec<(String, String)>;
+
 /// What the object is to have.
-pub(crate) fn object_headers(options: &PutOptions) -> (Vec<(&'static str, String)>, Vec<(String, String)>) {
+pub(crate) fn object_headers(options: &PutOptions) -> (Known, Named) {
     let lower = |(name, value): &(String, String)| (name.to_ascii_lowercase(), value.clone());
     let mut named: Vec<(String, String)> = options.headers.iter().map(lower).collect();
     let metadata = options.user_metadata.iter().map(lower);

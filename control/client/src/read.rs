@@ -7,7 +7,7 @@ use futures::stream::{self, Stream, StreamExt};
 use penstock_buf::{Buf, BufMut};
 use penstock_proto::limits;
 
-use crate::client::{Client, Request};
+use crate::client::{Client, Request, name_of};
 use crate::error::ClientError;
 use crate::landing::Landing;
 use crate::object::{Body, ByteRange, GetOptions, Object, ObjectInfo, read_info};
@@ -210,6 +210,12 @@ impl Client {
                 let rest = Rest::new(self, target, &info.etag, range.clone(), Some(answer), hasher);
                 self.stream_http(rest, target.name(), expected).left_stream()
             }
+            // What is short is read at once.
+            opened if opened.len() <= WINDOW_BYTES => {
+                let mut body = Body::default();
+                self.bounded("a GET", self.read_opened(target, opened, &mut Sink::Body(&mut body))).await?;
+                stream::iter(body.into_pieces().into_iter().map(Ok)).left_stream().right_stream()
+            }
             // Each window by a plan of its own, two ahead of who takes them.
             Opened::Plan { .. } => {
                 let begins = (range.start..range.end).step_by(WINDOW_BYTES as usize);
@@ -224,13 +230,20 @@ impl Client {
                         version_id: options.version_id.clone(),
                         ..GetOptions::default()
                     };
-                    async move { client.get_opts(&names.0, &names.1, &options).await }
+                    async move {
+                        match client.get_opts(&names.0, &names.1, &options).await {
+                            Err(ClientError::Precondition(_)) => {
+                                Err(ClientError::Changed { what: name_of(&names.0, &names.1) })
+                            }
+                            object => object,
+                        }
+                    }
                 });
                 let pieces = |object: Result<Object, ClientError>| match object {
                     Ok(object) => stream::iter(object.body.into_pieces().into_iter().map(Ok)).left_stream(),
                     Err(error) => stream::iter([Err(error)]).right_stream(),
                 };
-                stream::iter(reads).buffered(2).flat_map(pieces).right_stream()
+                stream::iter(reads).buffered(2).flat_map(pieces).right_stream().right_stream()
             }
         };
         Ok((info, range, Box::pin(pieces)))

@@ -6,5 +6,7 @@ mod house;
 mod http;
 mod lent;
 mod plans;
+#[cfg(feature = "object_store")]
+mod store;
 mod trouble;
 mod wide;

@@ -95,6 +95,12 @@ async fn an_upload_goes_on_where_another_program_left_it() {
     let done = other.complete_upload(BUCKET, "k", &upload, &have, &PutOptions::default()).await.unwrap();
     assert_eq!(done.crc64, Some(crc64nvme(&body)));
     assert!(client.get(BUCKET, "k").await.unwrap().body.to_vec() == body);
+    // When the answer was lost, a second try finds what the first has made; and of another object it makes nothing.
+    let again = other.complete_upload(BUCKET, "k", &upload, &have, &PutOptions::default()).await.unwrap();
+    assert_eq!(again, done);
+    client.put(BUCKET, "k", b"another", PutOptions::default()).await.unwrap();
+    let error = other.complete_upload(BUCKET, "k", &upload, &have, &PutOptions::default()).await.unwrap_err();
+    assert!(error.is_not_found(), "{error}");
 }
 
 #[tokio::test]
