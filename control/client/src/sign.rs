@@ -83,6 +83,22 @@ fn hmac(key: &[u8], message: &str) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
+/// A header's value as it is signed: without spaces at its ends, and with one where there are several.
+fn push_collapsed(canonical: &mut String, value: &str) {
+    let value = value.trim();
+    if !value.contains("  ") {
+        canonical.push_str(value);
+        return;
+    }
+    let mut before = 'x';
+    for character in value.chars() {
+        if character != ' ' || before != ' ' {
+            canonical.push(character);
+        }
+        before = character;
+    }
+}
+
 /// `20260131T120000Z`.
 fn stamp(now: OffsetDateTime) -> String {
     let mut text = String::with_capacity(16);
@@ -119,7 +135,10 @@ impl Signer {
             let separator = if names.is_empty() { "" } else { ";" };
             names.push_str(separator);
             names.push_str(name);
-            let _ = writeln!(canonical, "{name}:{}", value.trim());
+            canonical.push_str(name);
+            canonical.push(':');
+            push_collapsed(&mut canonical, value);
+            canonical.push('\n');
         }
         let _ = write!(canonical, "\n{names}\n{}", request.payload_hash);
         let stamp = added[1].1.as_str();
@@ -234,6 +253,16 @@ mod tests {
         assert_eq!(signature(&listing, now), second);
         // In whatever zone the caller's clock is.
         assert_eq!(signature(&listing, now.to_offset(time::UtcOffset::from_hms(-5, 0, 0).unwrap())), second);
+    }
+
+    #[test]
+    fn spaces_are_signed_as_one() {
+        let collapsed = |value: &str| {
+            let mut text = String::new();
+            push_collapsed(&mut text, value);
+            text
+        };
+        assert_eq!((collapsed("  a   b c "), collapsed("a b")), ("a b c".to_owned(), "a b".to_owned()));
     }
 
     #[test]
