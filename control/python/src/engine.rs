@@ -107,7 +107,7 @@ impl Engine {
         let runtime = process.runtime(self.background);
         let client = {
             let _within = runtime.enter();
-            self.spec.client().map_err(as_failure)?
+            self.spec.client()?
         };
         let live = Arc::new(Live { epoch, client: Some(client), runtime });
         *slot = Some(Arc::clone(&live));

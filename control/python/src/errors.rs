@@ -15,6 +15,8 @@ pub(crate) enum Failure {
     Timeout { what: String, after: Duration },
     /// No memory for so many bytes.
     Memory { bytes: usize },
+    /// RDMA is required, and this machine has none.
+    NoRdma(String),
     /// Something about this process.
     Process(String),
 }
@@ -30,6 +32,7 @@ impl Failure {
             Self::Client { error, .. } => error,
             Self::Timeout { .. } => return ("Timeout", "timeout=... allows more time"),
             Self::Memory { .. } => return ("OutOfMemory", "read it in ranges, or into memory that is there already"),
+            Self::NoRdma(_) => return ("RdmaRequired", "transport=\"auto\" allows other ways; see `penstock doctor`"),
             Self::Process(_) => return ("PenstockError", ""),
         };
         match error.kind() {
@@ -79,6 +82,7 @@ impl Failure {
             }
             Self::Timeout { what, after } => format!("{what}: not done within {} s", after.as_secs_f64()),
             Self::Memory { bytes } => format!("no memory for {bytes} bytes"),
+            Self::NoRdma(why) => format!("RDMA is required, and there is none on this machine: {why}"),
             Self::Process(what) => what.clone(),
         };
         match self.class().1 {
@@ -95,7 +99,7 @@ impl Failure {
             let (code, status, retryable) = match &self {
                 Self::Client { error, .. } => (error.code(), error.status(), error.is_retryable()),
                 Self::Timeout { .. } => (None, None, true),
-                Self::Memory { .. } | Self::Process(_) => (None, None, false),
+                Self::Memory { .. } | Self::NoRdma(_) | Self::Process(_) => (None, None, false),
             };
             exception.setattr("code", code)?;
             exception.setattr("status", status)?;

@@ -1,16 +1,22 @@
 //! What an engine is told at its start, as `penstock.Client` passes it, and the client made of it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use penstock_client::{
     Client, ClientError, ClientOptions, Credentials, CredentialsProvider, Endpoint, HedgeOptions, Mode,
     region_from_environment,
 };
+use penstock_rdma_transport::{RdmaDialer, RdmaOptions, VerbsError, rails};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::errors::Failure;
 use crate::memory::set_idle_bytes_max;
+
+/// Names the RDMA device: `none` for no RDMA; absent is all with an active port. As for the programs.
+const DEVICE_VARIABLE: &str = "PENSTOCK_RDMA_DEVICE";
 
 /// Options of a client. Parsed once; a client is made of them in every process that uses it.
 #[derive(Clone)]
@@ -141,12 +147,25 @@ impl Spec {
     }
 
     /// A client of it. Call it within a runtime.
-    pub(crate) fn client(&self) -> Result<Client, ClientError> {
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        let failed = Failure::of("penstock.Client");
         let keys = self.keys.clone().map_or_else(CredentialsProvider::aws_chain, CredentialsProvider::fixed);
-        let options = self.options.clone();
-        if self.rdma == Rdma::Auto && self.options.require_rdma && options.dialers.is_empty() {
-            return Err(ClientError::PlanRequired("this build reaches nodes by TCP alone"));
+        let mut options = self.options.clone();
+        if self.rdma == Rdma::Auto {
+            // The libraries are looked for now, not when the module is loaded.
+            let ports = match std::env::var(DEVICE_VARIABLE).ok().filter(|name| !name.is_empty()).as_deref() {
+                Some("none") => Err(VerbsError::NoDevices),
+                Some(name) => rails(&[name.to_owned()]),
+                None => rails(&[]),
+            };
+            let rdma = RdmaDialer::new(ports, RdmaOptions::default())
+                .map_err(|error| Failure::Process(format!("no memory for RDMA messages: {error}")))?;
+            match rdma.obstacle() {
+                Some(why) if options.require_rdma => return Err(Failure::NoRdma(why.to_owned())),
+                Some(_) => {}
+                None => options.dialers.push(Arc::new(rdma)),
+            }
         }
-        Client::new(self.endpoint.clone(), keys, options)
+        Client::new(self.endpoint.clone(), keys, options).map_err(failed)
     }
 }
