@@ -158,7 +158,7 @@ impl House {
     /// The beginning of a node's device, as far as small tests write.
     pub(crate) fn device_bytes(&self, node: usize) -> Vec<u8> {
         use std::io::Read as _;
-        let path = self._directory.path().join(format!("{}", NodeId(node as u16)));
+        let path = self.directory.path().join(NodeId(node as u16).to_string());
         let mut bytes = Vec::new();
         std::fs::File::open(path).unwrap().take(160 << 20).read_to_end(&mut bytes).unwrap();
         bytes
