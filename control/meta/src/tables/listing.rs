@@ -11,6 +11,9 @@ use crate::kv::{RangeRead, Transaction};
 
 /// Rows of the first read where common prefixes may follow: little is thrown away when a seek comes.
 const SEEK_ROWS: usize = 16;
+/// Fewest rows of the read behind a seek. It grows to twice what the last read had to show: folders of many keys cost two
+/// rows each, folders of one key as little as keys do.
+const SEEK_ROWS_MIN: usize = 2;
 /// Rows of the longest read.
 const BATCH_ROWS_MAX: usize = 512;
 
@@ -212,6 +215,7 @@ impl Range {
             let read = txn.get_range(range).await?;
             // Rows below this roll up to the common prefix that was shown last.
             let mut skip_below: Vec<u8> = Vec::new();
+            let shown_before = page.items.len();
             for (key, value) in &read.rows {
                 if key.as_ref() < skip_below.as_slice() {
                     continue;
@@ -238,7 +242,8 @@ impl Range {
             }
             let next = keys::after(last);
             if next < skip_below {
-                (begin, batch_rows) = (skip_below, first_rows);
+                let shown = page.items.len() - shown_before;
+                (begin, batch_rows) = (skip_below, (2 * shown).clamp(SEEK_ROWS_MIN, BATCH_ROWS_MAX));
             } else {
                 (begin, batch_rows) = (next, (batch_rows * 2).min(BATCH_ROWS_MAX));
             }

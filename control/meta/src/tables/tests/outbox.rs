@@ -166,7 +166,7 @@ async fn every_commit_is_told_once_under_faults() {
                 break;
             }
         }
-        let told: Vec<String> = events.into_iter().map(|(_, row)| row.key).filter(|key| !key.is_empty()).collect();
+        let told: Vec<String> = events.into_values().map(|row| row.key).filter(|key| !key.is_empty()).collect();
         for key in &done {
             assert_eq!(told.iter().filter(|told| *told == key).count(), 1, "{key} of seed {seed}");
         }
