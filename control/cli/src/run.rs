@@ -114,14 +114,22 @@ fn front_options(domains: Vec<String>, guard: Guard, limits: &RdmaLimits) -> Res
     })
 }
 
-/// Prints what passed through the gateway, whenever SIGUSR1 asks.
+/// Prints what passed through the gateway and which events wait, whenever SIGUSR1 asks.
 #[allow(clippy::print_stdout, reason = "standard output is where it is asked for")]
-fn print_traffic(gateway: Gateway) -> Result<tokio::task::JoinHandle<()>, Fatal> {
+fn print_traffic(gateway: Gateway, events: Arc<Events>) -> Result<tokio::task::JoinHandle<()>, Fatal> {
     let mut asked =
         signal(SignalKind::user_defined1()).map_err(|error| Fatal::doing("listening for SIGUSR1", error))?;
     Ok(tokio::spawn(async move {
         while asked.recv().await.is_some() {
             println!("{}", gateway.stats());
+            match events.counts().await {
+                Ok(counts) => {
+                    for (arn, queued, dropped) in counts {
+                        println!("events for {arn}: {queued} wait, {dropped} dropped");
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "which events wait can't be read"),
+            }
         }
     }))
 }
@@ -161,13 +169,13 @@ async fn serve_front(
     }
     let identity_key = read_or_make_identity_key(&folder.join(IDENTITY_KEY_FILE))?;
     let root = RootAccount::new(&credentials.access_key_id, Secret::new(&credentials.secret_access_key));
-    let events = start_events(&tables, events, &root)?;
+    let events = Arc::new(start_events(&tables, events, &root)?);
     let identities = Identities::open(tables, root, &identity_key)
         .await
         .map_err(|error| Fatal::doing("opening the accounts and keys", error))?;
     let listener = listen(socket, address)?;
     tracing::info!(%address, access_key_id = %credentials.access_key_id, "S3 is served");
-    let printing = print_traffic(gateway.clone())?;
+    let printing = print_traffic(gateway.clone(), Arc::clone(&events))?;
     let served = penstock_s3::serve(listener, gateway.clone(), identities, options, stop).await;
     gateway.shutdown().await;
     events.shutdown().await;

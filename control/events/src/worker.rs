@@ -40,6 +40,8 @@ pub struct Store {
 
 /// The workers of a store.
 pub struct Events {
+    tables: Tables,
+    arns: Vec<String>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -56,7 +58,20 @@ impl Events {
             tasks.spawn(worker.run());
         }
         tasks.close();
-        Ok(Self { tasks, stopping })
+        Ok(Self { tables: tables.clone(), arns: config.arns(), tasks, stopping })
+    }
+
+    /// Of each target: what it is called, how many events wait for it, and how many it will never get.
+    ///
+    /// # Errors
+    /// When the metadata can't be read.
+    pub async fn counts(&self) -> Result<Vec<(String, u64, u64)>, TablesError> {
+        let mut counts = Vec::with_capacity(self.arns.len());
+        for arn in &self.arns {
+            let (queued, dropped) = self.tables.event_counts(arn).await?;
+            counts.push((arn.clone(), queued, dropped));
+        }
+        Ok(counts)
     }
 
     /// Sends nothing more, and waits for what is on its way ([`SEND_TIMEOUT`] at most). What waits is sent after the next start.

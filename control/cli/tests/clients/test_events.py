@@ -314,6 +314,8 @@ def test_rabbitmq(start_store, targets, rabbitmq):
     for number in range(5):
         client.put_object(Bucket="bucket", Key="key", Body=b"x" * number)
     until("a refusal", lambda: "no queue takes" in store.server.log.read_text())
+    store.server.process.send_signal(signal.SIGUSR1)
+    until("the counts", lambda: f"events for {AMQP}: 6 wait, 0 dropped" in store.server.out.read_text())
 
     def connect():
         try:
