@@ -50,6 +50,9 @@ enum Admin {
     /// Policies of users.
     #[command(subcommand)]
     Policy(Policy),
+    /// Storage policies: which code new data of a storage class (x-amz-storage-class) is kept with.
+    #[command(subcommand)]
+    StoragePolicy(StoragePolicy),
     /// Accounts: each has its own users and buckets, and a root. The store's own account sees to them.
     #[command(subcommand)]
     Account(Account),
@@ -134,6 +137,60 @@ enum Policy {
 }
 
 #[derive(Debug, Subcommand)]
+enum StoragePolicy {
+    /// List the policies of the store, or of a bucket.
+    List {
+        /// A bucket's: what is set for it goes before what is set for the store.
+        #[arg(long)]
+        bucket: Option<String>,
+    },
+    /// Show a class's policy.
+    Show {
+        /// The class, STANDARD for what names none.
+        class: String,
+        /// In a bucket.
+        #[arg(long)]
+        bucket: Option<String>,
+    },
+    /// Keep new data of a class with a code.
+    Set {
+        /// The class, STANDARD for what names none.
+        class: String,
+        /// For example "RS(10,4)", "LRC(12,2,2)" or 3x.
+        code: String,
+        /// In a bucket alone.
+        #[arg(long)]
+        bucket: Option<String>,
+    },
+    /// Take back what was set.
+    Unset {
+        /// The class.
+        class: String,
+        /// In a bucket.
+        #[arg(long)]
+        bucket: Option<String>,
+    },
+}
+
+impl StoragePolicy {
+    fn call(self) -> (&'static str, Parameters) {
+        let parameters = |bucket: Option<String>, more: Vec<(&'static str, String)>| {
+            bucket.map(|bucket| ("Bucket", bucket)).into_iter().chain(more).collect()
+        };
+        match self {
+            Self::List { bucket } => ("PenstockListStoragePolicies", parameters(bucket, Vec::new())),
+            Self::Show { class, bucket } => ("PenstockListStoragePolicies", parameters(bucket, vec![("Class", class)])),
+            Self::Set { class, code, bucket } => {
+                ("PenstockSetStoragePolicy", parameters(bucket, vec![("Class", class), ("Code", code)]))
+            }
+            Self::Unset { class, bucket } => {
+                ("PenstockDeleteStoragePolicy", parameters(bucket, vec![("Class", class)]))
+            }
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
 enum Account {
     /// Make an account, and the key pair of its root, which is shown once.
     Create { name: String },
@@ -207,6 +264,7 @@ impl Admin {
             Self::Policy(Policy::Detach { user: name, arn }) => {
                 ("DetachUserPolicy", vec![user(name), ("PolicyArn", arn)])
             }
+            Self::StoragePolicy(policy) => policy.call(),
             Self::Account(Account::Create { name }) => ("PenstockCreateAccount", vec![("AccountName", name)]),
             Self::Account(Account::Delete { id }) => ("PenstockDeleteAccount", vec![("AccountId", id)]),
             Self::Status { .. }

@@ -20,7 +20,9 @@ use penstock_store::{EngineKind, ShardStore, StoreOptions};
 use penstock_transport::Messenger;
 
 use crate::Fatal;
+use crate::config::Spread;
 use crate::identity::{ENCRYPTION_KEY_FILE, read_or_make_encryption_key};
+use crate::placement::Placement;
 
 /// The device file within a node's directory.
 pub(crate) const DEVICE_FILE: &str = "device.pst";
@@ -96,6 +98,7 @@ pub(crate) fn file_system_bytes(folder: &Path) -> Result<u64, Fatal> {
 pub(crate) struct GatewayParts {
     pub(crate) folder: PathBuf,
     pub(crate) code: Code,
+    pub(crate) placement: Placement,
     pub(crate) cluster_map: ClusterMap,
     pub(crate) cluster_key: ClusterKey,
     pub(crate) messenger: Arc<dyn Messenger>,
@@ -131,8 +134,12 @@ pub(crate) async fn open_gateway(parts: GatewayParts) -> Result<(Gateway, Tables
     // One for the process: all of its requests share lanes.
     let hashes = HashScheduler::from_env().map_err(|error| Fatal::doing("choosing the hash kernels", error))?;
     tracing::info!(tier = hashes.tier().name(), "bodies are hashed in lanes");
+    parts.placement.check_spread(&parts.cluster_map, parts.code)?;
     let key_file = parts.encryption_key_file.unwrap_or_else(|| parts.folder.join(ENCRYPTION_KEY_FILE));
     let mut options = GatewayOptions {
+        placement_sets_per_node: parts.placement.sets_per_node,
+        spread_required: parts.placement.spread == Spread::Require,
+        storage_classes: parts.placement.storage_classes,
         master_key: Some(read_or_make_encryption_key(&key_file)?),
         hashes: Some(hashes),
         garbage_grace_ms: parts.garbage_grace_seconds * 1000,

@@ -1,6 +1,6 @@
 //! The configuration file of a cluster of processes (docs/CONFIGURATION.md). Nonsense is refused, not ignored.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -100,6 +100,27 @@ fn code_from_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<O
     String::deserialize(deserializer)?.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
+fn codes_from_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Code>, D::Error> {
+    let bad = serde::de::Error::custom;
+    let classes = BTreeMap::<String, String>::deserialize(deserializer)?;
+    let code = |(class, text): (String, String)| {
+        penstock_gateway::policies::check_class(&class).map_err(|error| bad(error.message))?;
+        Ok((class, text.parse().map_err(serde::de::Error::custom)?))
+    };
+    classes.into_iter().map(code).collect()
+}
+
+/// What to do about a code whose stripes would not survive the loss of a failure domain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Spread {
+    /// Say so.
+    #[default]
+    Warn,
+    /// Refuse to start.
+    Require,
+}
+
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -122,6 +143,15 @@ pub(crate) struct Cluster {
     /// The code of new objects; by default the widest that the nodes allow.
     #[serde(default, deserialize_with = "code_from_text")]
     pub(crate) code: Option<Code>,
+    /// Codes of storage classes: `STANDARD_IA = "LRC(12,2,2)"`.
+    #[serde(default, deserialize_with = "codes_from_text")]
+    pub(crate) storage_classes: BTreeMap<String, Code>,
+    /// In how many placement sets a node is.
+    #[serde(default = "default_sets")]
+    pub(crate) placement_sets_per_node: usize,
+    /// What to do about a code whose stripes would not survive the loss of a failure domain.
+    #[serde(default)]
+    pub(crate) spread: Spread,
     /// Whether gateway and nodes talk over RDMA.
     #[serde(default)]
     pub(crate) rdma: crate::rails::Use,
@@ -212,6 +242,9 @@ fn default_grace() -> u64 {
 fn default_lifecycle_day() -> u64 {
     DAY_SECONDS
 }
+fn default_sets() -> usize {
+    penstock_placement::SETS_PER_NODE
+}
 fn default_weight() -> u32 {
     100
 }
@@ -251,6 +284,12 @@ impl Config {
         }
         let mut ids = HashSet::new();
         let mut addresses = HashSet::new();
+        if config.cluster.placement_sets_per_node == 0 {
+            return Err("placement_sets_per_node is 0: give it 1 or more".to_owned());
+        }
+        if config.cluster.storage_classes.len() > penstock_gateway::policies::CLASSES_MAX {
+            return Err(format!("at most {} storage classes", penstock_gateway::policies::CLASSES_MAX));
+        }
         for node in &config.nodes {
             if !ids.insert(node.id) {
                 return Err(format!("two nodes have id {}", node.id));
@@ -276,6 +315,9 @@ impl Config {
 
     /// The code of new objects, which the nodes must be able to hold.
     pub(crate) fn code(&self) -> Result<Code, Fatal> {
+        for code in self.cluster.storage_classes.values() {
+            code_for(Some(*code), self.nodes.len())?;
+        }
         code_for(self.cluster.code, self.nodes.len())
     }
 }
@@ -351,6 +393,9 @@ data = "node-00"
             ("id = 0", "id = 0\nwieght = 3", "wieght"),
             ("id = 0", "id = 0\nweight = 0", "weight 0"),
             ("[gateway]", "code = \"RS(0,1)\"\n[gateway]", "RS(0,1)"),
+            ("[gateway]", "storage_classes = { COLD = \"RS(1,2,3)\" }\n[gateway]", "no code"),
+            ("[gateway]", "storage_classes = { cold = \"3x\" }\n[gateway]", "no storage class"),
+            ("[gateway]", "spread = \"perhaps\"\n[gateway]", "warn"),
             ("[gateway]", "rdma = \"yes\"\n[gateway]", "auto"),
             ("127.0.0.1:9000", "somewhere", "socket address"),
             ("data = \"gateway\"", "data = \"gateway\"\nbuffers = \"much\"", "no size"),
@@ -368,6 +413,16 @@ data = "node-00"
         for part in ["RS(4,2)", "6", "3", "RS(2,1)"] {
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    #[test]
+    fn storage_classes_are_read_and_must_fit() {
+        let with = |classes: &str| Config::parse(&GOOD.replace("[gateway]", &format!("{classes}\n[gateway]"))).unwrap();
+        let config = with("storage_classes = { ONEZONE_IA = \"1x\", COLD = \"LRC(12,2,2)\" }\nspread = \"require\"");
+        assert_eq!(config.cluster.storage_classes["ONEZONE_IA"], Code::ONE_COPY);
+        assert_eq!((config.cluster.spread, config.cluster.placement_sets_per_node), (Spread::Require, 10));
+        let text = config.code().unwrap_err().to_string();
+        assert!(text.contains("LRC(12,2,2)") && text.contains("16"), "{text}");
     }
 
     #[test]

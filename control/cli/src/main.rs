@@ -14,6 +14,7 @@ mod identity;
 mod keep;
 mod metrics;
 mod objects;
+mod placement;
 mod rails;
 mod rdma;
 mod rdma_limits;

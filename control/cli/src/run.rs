@@ -29,6 +29,7 @@ use crate::identity::{
 };
 use crate::keep::Beside;
 use crate::metrics::Metrics;
+use crate::placement::Placement;
 use crate::rails;
 use crate::rdma;
 use crate::rdma_limits::RdmaLimits;
@@ -241,6 +242,7 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Fatal> {
     let gateway = assemble::open_gateway(GatewayParts {
         folder: arguments.data.clone(),
         code,
+        placement: Placement::default(),
         cluster_map,
         cluster_key,
         messenger: Arc::new(transport),
@@ -326,6 +328,7 @@ pub(crate) async fn gateway(arguments: GatewayArguments) -> Result<(), Fatal> {
     let gateway = assemble::open_gateway(GatewayParts {
         folder: config.gateway.data.clone(),
         code,
+        placement: Placement::of(&config.cluster),
         cluster_map,
         cluster_key,
         messenger: Arc::clone(&calls.messenger),

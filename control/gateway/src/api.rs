@@ -207,7 +207,7 @@ pub struct PutObject {
     pub digests: BodyDigests,
     /// Stored headers.
     pub headers: ObjectHeaders,
-    /// `x-amz-storage-class`, `STANDARD` when empty. Others: the gateway answers InvalidArgument/NotImplemented.
+    /// `x-amz-storage-class`, `STANDARD` when empty. It must have a policy ([`crate::policies`]).
     pub storage_class: String,
     /// If-Match / If-None-Match.
     pub conditions: Conditions,

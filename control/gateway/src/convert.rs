@@ -1,6 +1,6 @@
 //! Between what the API says and what rows hold, and from the other rooms' errors to S3's.
 
-use penstock_executor::ExecutorError;
+use penstock_executor::{ExecutorError, FailureKind};
 use penstock_meta::kv::KvError;
 use penstock_meta::tables::{BucketRow, HeadersRow, ObjectRow, PreconditionFailure, TablesError};
 
@@ -127,6 +127,14 @@ impl From<ExecutorError> for Error {
         let kind = match &error {
             ExecutorError::NoSpace => ErrorKind::InsufficientStorage,
             ExecutorError::Busy { .. } => ErrorKind::SlowDown,
+            // Nodes that have too much to do are to be left in peace for a moment.
+            ExecutorError::QuorumNotMet { failures, .. } | ExecutorError::TooFewShards { failures, .. }
+                if 2 * (failures.of_kind(FailureKind::Busy) + failures.of_kind(FailureKind::Buffers))
+                    >= failures.0.len()
+                    && !failures.0.is_empty() =>
+            {
+                ErrorKind::SlowDown
+            }
             ExecutorError::QuorumNotMet { .. }
             | ExecutorError::TooFewShards { .. }
             | ExecutorError::Deadline { .. } => ErrorKind::ServiceUnavailable,
@@ -136,5 +144,29 @@ impl From<ExecutorError> for Error {
             tracing::error!(%error, "data path");
         }
         Self::new(kind, format!("Storage nodes: {error}."))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_executor::{Failures, ShardFailure};
+    use penstock_proto::{DataId, NodeId};
+
+    use super::*;
+
+    #[test]
+    fn busy_nodes_are_a_reason_to_slow_down_and_absent_ones_are_none() {
+        let kind = |kinds: &[FailureKind]| {
+            let failure =
+                |kind: &FailureKind| ShardFailure { shard: 0, node: NodeId(1), kind: *kind, message: String::new() };
+            let failures = Failures(kinds.iter().map(failure).collect());
+            Error::from(ExecutorError::QuorumNotMet { data: DataId(1), stripe: 0, durable: 1, need: 5, failures }).kind
+        };
+        assert_eq!(kind(&[FailureKind::Busy, FailureKind::Unreachable]), ErrorKind::SlowDown);
+        assert_eq!(
+            kind(&[FailureKind::Busy, FailureKind::Unreachable, FailureKind::Deadline]),
+            ErrorKind::ServiceUnavailable
+        );
+        assert_eq!(kind(&[]), ErrorKind::ServiceUnavailable);
     }
 }

@@ -35,7 +35,6 @@ impl Gateway {
         let CopyObject { source, bucket, key, metadata, checksum, storage_class, conditions, tags, .. } = request;
         let (lock, encryption) = (request.lock, request.encryption);
         names::check_key(&key)?;
-        names::check_storage_class(&storage_class)?;
         if let Some(tags) = &tags {
             tags::check_object_tags(tags)?;
         }
@@ -47,7 +46,8 @@ impl Gateway {
         let algorithm = checksum.unwrap_or(source_algorithm);
         // To copy an old version over the current one is to bring it back.
         let onto_itself = source.bucket == bucket && source.key == key && source.version_id.is_none();
-        let changes_nothing = matches!(metadata, MetadataDirective::Copy) && encryption.is_none();
+        let same_class = storage_class == row.storage_class || storage_class.is_empty();
+        let changes_nothing = matches!(metadata, MetadataDirective::Copy) && encryption.is_none() && same_class;
         if onto_itself && changes_nothing && algorithm == source_algorithm {
             return Err(Error::new(
                 ErrorKind::InvalidRequest,
@@ -63,9 +63,10 @@ impl Gateway {
         let bucket = self.inner.bucket(&bucket).await?;
         self.check_lock(&bucket, &lock)?;
         let tags = tags.unwrap_or_else(|| row.tags.clone());
+        let policy = self.inner.policy(&bucket, &storage_class).await?;
         let object_key = self.inner.new_key(encryption.as_ref()).await?;
         let encryption = object_key.as_ref().map(|key| key.row.clone());
-        let new = NewObject { bucket, key, headers, conditions, tags, lock, encryption };
+        let new = NewObject { bucket, key, headers, conditions, tags, lock, encryption, policy };
         self.check_early(&new).await?;
         let (row, body) = self
             .open_source(&source, row, |row| {
@@ -73,8 +74,8 @@ impl Gateway {
                 Ok(0..row.size_bytes)
             })
             .await?;
-        let (digests, bytes) = (BodyDigests::default(), Some(row.size_bytes));
-        let stored = store_body(&self.inner, body, bytes, &digests, algorithm, object_key.as_ref()).await?;
+        let (digests, bytes, code) = (BodyDigests::default(), Some(row.size_bytes), new.policy.code);
+        let stored = store_body(&self.inner, body, bytes, &digests, algorithm, code, object_key.as_ref()).await?;
         let source_version_id = version_id(&source_bucket, &row);
         let done = events::in_way(Way::Copy, self.commit(new, stored)).await?;
         Ok(PutDone { source_version_id, ..done })

@@ -69,6 +69,8 @@ pub enum ErrorKind {
     InvalidTag,
     /// 400: an argument is out of range; the message names it.
     InvalidArgument,
+    /// 400: a storage class that has no policy here.
+    InvalidStorageClass,
     /// 400: the request contradicts itself; the message says how.
     InvalidRequest,
     /// 400: the client was silent for too long.

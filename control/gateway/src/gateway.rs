@@ -11,7 +11,7 @@ use penstock_executor::{Executor, ExecutorStats};
 use penstock_meta::kv::Kv;
 use penstock_meta::tables::{BucketRow, Tables};
 use penstock_placement::ClusterMap;
-use penstock_proto::Clock;
+use penstock_proto::{Clock, Code, NodeId};
 use penstock_vault::KeyStore;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::MissedTickBehavior;
@@ -24,7 +24,9 @@ use crate::leases::Leases;
 use crate::lifecycle;
 use crate::options::GatewayOptions;
 use crate::pending::{PendingPool, Registry};
+use crate::placing::Placer;
 use crate::plan_holds::Plans;
+use crate::policies::Policies;
 use crate::traffic::{GatewayStats, Traffic};
 use crate::upkeep::Upkeep;
 
@@ -41,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) options: GatewayOptions,
     pub(crate) leases: Leases,
     pub(crate) pending: PendingPool,
+    pub(crate) placer: Placer,
+    pub(crate) policies: Policies,
     pub(crate) collector: Collector,
     pub(crate) lifecycles: lifecycle::Parsed,
     pub(crate) lifecycle_worker: lifecycle::Worker,
@@ -129,6 +133,7 @@ impl Gateway {
     pub fn new(kv: Arc<dyn Kv>, executor: Executor, clock: Arc<dyn Clock>, options: GatewayOptions) -> Self {
         let own = || HashScheduler::new(HashTier::detect(), HashScheduler::workers_default());
         let tables = Tables::new(kv);
+        let placer = Placer::new(options.cluster_map.clone(), options.placement_sets_per_node, Some(executor.clone()));
         let inner = Arc::new(Inner {
             keys: options.master_key.as_ref().map(|master| Arc::new(KeyStore::new(tables.clone(), master))),
             hashes: options.hashes.clone().unwrap_or_else(own),
@@ -137,6 +142,8 @@ impl Gateway {
             clock,
             leases: Leases::default(),
             pending: PendingPool::new(),
+            placer,
+            policies: Policies::default(),
             collector: Collector::default(),
             plans: Plans::default(),
             traffic: Arc::default(),
@@ -151,6 +158,7 @@ impl Gateway {
             options,
         });
         crate::garbage::start(&inner);
+        crate::placing::start(&inner);
         crate::plan_holds::start(&inner);
         lifecycle::start(&inner);
         crate::upkeep::start(&inner);
@@ -283,8 +291,19 @@ impl Inner {
         self.upkeep.nodes.usable(self)
     }
 
-    pub(crate) fn registry(&self) -> Registry<'_> {
-        Registry { tables: &self.tables, clock: &*self.clock, map: self.usable_map(), shards: self.options.code.n() }
+    /// Nodes that new data is not for: those that are being emptied or are lost.
+    pub(crate) fn out(&self) -> Vec<NodeId> {
+        let (all, usable) = (&self.options.cluster_map.nodes, self.usable_map());
+        if usable.nodes.len() == all.len() {
+            return Vec::new();
+        }
+        let is_out = |node: &NodeId| !usable.nodes.iter().any(|entry| entry.id == *node);
+        all.iter().map(|entry| entry.id).filter(is_out).collect()
+    }
+
+    /// What registers data of a code.
+    pub(crate) fn registry(&self, code: Code) -> Registry<'_> {
+        Registry { tables: &self.tables, clock: &*self.clock, placer: &self.placer, out: self.out(), code }
     }
 
     /// The row of a bucket.

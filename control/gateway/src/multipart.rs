@@ -6,7 +6,7 @@
 
 use penstock_digest::{ChecksumAlgorithm, ChecksumValue};
 use penstock_meta::tables::{self, BucketRow, ObjectRow, PartRow, TablesError, UploadRow};
-use penstock_proto::limits;
+use penstock_proto::{Code, limits};
 
 use crate::api::{
     BodyDigests, ByteStream, ChecksumType, CompleteUpload, CompletedPart, CreateUpload, ListParts, ListUploads,
@@ -30,6 +30,8 @@ pub(crate) struct OpenUpload {
     pub(crate) bucket: BucketRow,
     pub(crate) row: UploadRow,
     pub(crate) checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
+    /// Of its class's policy.
+    pub(crate) code: Code,
 }
 
 impl Gateway {
@@ -43,17 +45,17 @@ impl Gateway {
         tags::check_object_tags(&tags)?;
         names::check_key(&key)?;
         names::check_headers(&headers)?;
-        names::check_storage_class(&storage_class)?;
         if let Some((algorithm, kind)) = checksum {
             checksums::check_upload(algorithm, kind)?;
         }
         let bucket = self.inner.bucket(&bucket).await?;
         self.check_lock(&bucket, &lock)?;
+        let policy = self.inner.policy(&bucket, &storage_class).await?;
         let object_key = self.inner.new_key(encryption.as_ref()).await?;
         let new = tables::NewUpload {
             encryption: object_key.map(|key| key.row),
             key,
-            storage_class: names::STANDARD.to_owned(),
+            storage_class: policy.class,
             headers: convert::headers_to_row(headers),
             checksum: checksum
                 .map(|(algorithm, kind)| (checksums::to_number(algorithm), kind == ChecksumType::Composite)),
@@ -88,7 +90,8 @@ impl Gateway {
         let bucket = self.inner.bucket(bucket).await?;
         let row = self.inner.tables.upload(bucket.id, key, upload_id).await?.ok_or_else(no_such_upload)?;
         let checksum = upload_checksum(row.checksum)?;
-        Ok(OpenUpload { bucket, row, checksum })
+        let code = self.inner.policy(&bucket, &row.storage_class).await?.code;
+        Ok(OpenUpload { bucket, row, checksum, code })
     }
 
     /// Stores a part's body and puts the part into its upload.
@@ -106,7 +109,8 @@ impl Gateway {
         if let Some(expected) = uploads.filter(|expected| *expected != asked) {
             return Err(type_mismatch(expected, asked));
         }
-        let stored = store_body(&self.inner, body, content_bytes, digests, asked, key.as_ref()).await?;
+        let code = upload.code;
+        let stored = store_body(&self.inner, body, content_bytes, digests, asked, code, key.as_ref()).await?;
         let StoredBody { size_bytes, etag_md5, checksum, data } = stored;
         let data = data.map(|(data, pending)| (data, Some(pending)));
         self.commit_part(upload, number, etag_md5, size_bytes, checksum, data).await

@@ -108,21 +108,7 @@ pub(crate) fn check_headers(headers: &ObjectHeaders) -> Result<()> {
     Ok(())
 }
 
-/// Whether objects may be stored under `x-amz-storage-class: class`. Empty is the default.
-///
-/// # Errors
-/// NotImplemented, naming the header.
-pub(crate) fn check_storage_class(class: &str) -> Result<()> {
-    match class {
-        "" | STANDARD => Ok(()),
-        other => Err(Error::new(
-            ErrorKind::NotImplemented,
-            format!("x-amz-storage-class: {other} is not implemented; STANDARD is what there is."),
-        )),
-    }
-}
-
-/// The one storage class.
+/// The storage class of what names none.
 pub(crate) const STANDARD: &str = "STANDARD";
 
 /// Whether a part may have `number`.
@@ -190,10 +176,6 @@ mod tests {
         assert_eq!(check_headers(&headers).unwrap_err().kind, ErrorKind::MetadataTooLarge);
         let headers = ObjectHeaders { cache_control: Some("x".repeat(9000)), ..Default::default() };
         assert_eq!(check_headers(&headers).unwrap_err().kind, ErrorKind::MetadataTooLarge);
-        assert!(check_storage_class("").is_ok() && check_storage_class("STANDARD").is_ok());
-        let refused = check_storage_class("GLACIER").unwrap_err();
-        assert_eq!(refused.kind, ErrorKind::NotImplemented);
-        assert!(refused.message.contains("x-amz-storage-class"));
         assert!(check_part_number(1).is_ok() && check_part_number(10_000).is_ok());
         assert!(check_part_number(0).is_err() && check_part_number(10_001).is_err());
     }

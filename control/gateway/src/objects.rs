@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::gateway::Gateway;
 use crate::names;
 use crate::pending::PendingData;
+use crate::policies::StoragePolicy;
 use crate::ranges;
 use crate::read::Cursor;
 use crate::tags::{self, Tags};
@@ -36,6 +37,7 @@ pub(crate) struct NewObject {
     pub(crate) tags: Tags,
     pub(crate) lock: api::Lock,
     pub(crate) encryption: Option<EncryptionRow>,
+    pub(crate) policy: StoragePolicy,
 }
 
 impl Gateway {
@@ -54,16 +56,17 @@ impl Gateway {
         let (lock, encryption) = (request.lock, request.encryption);
         names::check_key(&key)?;
         names::check_headers(&headers)?;
-        names::check_storage_class(&storage_class)?;
         tags::check_object_tags(&tags)?;
         let bucket = self.inner.bucket(&bucket).await?;
         self.check_lock(&bucket, &lock)?;
+        let policy = self.inner.policy(&bucket, &storage_class).await?;
         let object_key = self.inner.new_key(encryption.as_ref()).await?;
         let encryption = object_key.as_ref().map(|key| key.row.clone());
-        let new = NewObject { bucket, key, headers, conditions, tags, lock, encryption };
+        let new = NewObject { bucket, key, headers, conditions, tags, lock, encryption, policy };
         self.check_early(&new).await?;
+        let (code, fallback) = (new.policy.code, checksums::DEFAULT);
         let stored =
-            store_body(&self.inner, body, content_bytes, &digests, checksums::DEFAULT, object_key.as_ref()).await?;
+            store_body(&self.inner, body, content_bytes, &digests, fallback, code, object_key.as_ref()).await?;
         self.commit(new, stored).await
     }
 
@@ -102,7 +105,7 @@ impl Gateway {
             size_bytes,
             etag: etag.clone(),
             modified_unix_ms,
-            storage_class: names::STANDARD.to_owned(),
+            storage_class: new.policy.class,
             checksum: Some(checksums::to_row(&checksum)),
             version: VersionRow::default(),
             parts: None,

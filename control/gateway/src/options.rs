@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use penstock_buf::BufPool;
 use penstock_digest::HashScheduler;
-use penstock_placement::{ClusterMap, PlacementError, place};
+use penstock_placement::{ClusterMap, PlacementError, SETS_PER_NODE, place};
 use penstock_proto::plan::NodeAddress;
 use penstock_proto::{ClusterKey, Code, DataId, NodeId, limits};
 
+use crate::policies::Classes;
 use crate::upkeep::UpkeepOptions;
 
 /// The default of [`GatewayOptions::plan_inline_bytes_max`].
@@ -26,6 +27,12 @@ pub struct GatewayOptions {
     pub code: Code,
     /// The nodes, and what they fail together with.
     pub cluster_map: ClusterMap,
+    /// In how many placement sets a node is, on average; times n - 1 it is the scatter width.
+    pub placement_sets_per_node: usize,
+    /// Codes of storage classes, where neither the administrator nor the bucket says another.
+    pub storage_classes: Classes,
+    /// Whether a code whose shards can't be spread over failure domains so that it survives the loss of one is refused.
+    pub spread_required: bool,
     /// What capabilities are signed with; the nodes have the same.
     pub cluster_key: ClusterKey,
     /// How long replaced and deleted data outlives its row, for readers at other gateways. Readers at this one hold a
@@ -65,6 +72,9 @@ impl GatewayOptions {
         Self {
             code,
             cluster_map,
+            placement_sets_per_node: SETS_PER_NODE,
+            storage_classes: Classes::new(),
+            spread_required: false,
             cluster_key,
             garbage_grace_ms: 60_000,
             garbage_interval: Some(Duration::from_secs(5)),

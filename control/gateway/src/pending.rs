@@ -10,17 +10,16 @@
 //! then. So every id is registered before its first shard goes out; [`IdStock`] registers many at once, because small
 //! PUTs could not afford a durable transaction more each.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use penstock_meta::tables::{NewWrite, Tables};
-use penstock_placement::{ClusterMap, place};
-use penstock_proto::Clock;
-use penstock_proto::DataId;
-use penstock_proto::limits;
+use penstock_proto::{Clock, Code, DataId, MapEpoch, NodeId, limits};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::placing::{Placer, Places};
 
 /// Data ids that may be on their way in, or out again, at a time.
 const PENDING_MAX: usize = 8192;
@@ -50,16 +49,24 @@ pub(crate) struct Dropped {
 
 /// Data on its way in.
 pub(crate) struct PendingData {
-    data: DataId,
-    expires_unix_ms: u64,
+    id: Registered,
+    places: Places,
     slot: Option<OwnedSemaphorePermit>,
     pool: PendingPool,
 }
 
-/// Registered ids that nobody uses yet.
+/// A data id in the metadata.
+struct Registered {
+    data: DataId,
+    expires_unix_ms: u64,
+    /// Those of its first group of stripes, and the only ones that it is registered with; empty: it may be anywhere.
+    nodes: Vec<NodeId>,
+}
+
+/// Registered ids that nobody uses yet, by code.
 #[derive(Default)]
 struct IdStock {
-    ids: Mutex<Vec<(DataId, u64)>>,
+    ids: Mutex<HashMap<Code, Vec<Registered>>>,
     /// Held while a batch is registered: the others wait for it rather than register their own.
     refill: tokio::sync::Mutex<()>,
 }
@@ -68,8 +75,10 @@ struct IdStock {
 pub(crate) struct Registry<'a> {
     pub(crate) tables: &'a Tables,
     pub(crate) clock: &'a dyn Clock,
-    pub(crate) map: Arc<ClusterMap>,
-    pub(crate) shards: usize,
+    pub(crate) placer: &'a Placer,
+    /// Nodes that are not for new data.
+    pub(crate) out: Vec<NodeId>,
+    pub(crate) code: Code,
 }
 
 impl PendingPool {
@@ -93,9 +102,10 @@ impl PendingPool {
                 format!("{PENDING_MAX} bodies are being stored or cleaned up after; try again in a moment."),
             )
         })?;
-        let (data, expires_unix_ms) =
-            if one_group { self.0.stock.take(registry).await? } else { registry.register_anywhere().await? };
-        Ok(PendingData { data, expires_unix_ms, slot: Some(slot), pool: self.clone() })
+        let places = registry.placer.places(registry.tables, registry.code, &registry.out).await?;
+        let id =
+            if one_group { self.0.stock.take(registry, &places).await? } else { registry.register_anywhere().await? };
+        Ok(PendingData { id, places, slot: Some(slot), pool: self.clone() })
     }
 
     /// What was dropped since the last call.
@@ -120,47 +130,49 @@ impl PendingPool {
 }
 
 impl IdStock {
-    async fn take(&self, registry: &Registry<'_>) -> Result<(DataId, u64)> {
-        if let Some(id) = self.pop(registry.clock.now_unix_ms()) {
+    async fn take(&self, registry: &Registry<'_>, places: &Places) -> Result<Registered> {
+        if let Some(id) = self.pop(registry, places) {
             return Ok(id);
         }
         let _turn = self.refill.lock().await;
-        if let Some(id) = self.pop(registry.clock.now_unix_ms()) {
+        if let Some(id) = self.pop(registry, places) {
             return Ok(id);
         }
-        let mut fresh = registry.register_batch().await?;
+        let mut fresh = registry.register_batch(places).await?;
         let id = fresh.pop().ok_or_else(|| Error::new(ErrorKind::InternalError, "no id was registered"))?;
-        self.ids.lock().extend(fresh);
+        self.ids.lock().entry(registry.code).or_default().extend(fresh);
         Ok(id)
     }
 
-    fn pop(&self, now_unix_ms: u64) -> Option<(DataId, u64)> {
-        let mut ids = self.ids.lock();
-        // What is too old runs out by itself.
-        ids.retain(|(_, expires_unix_ms)| *expires_unix_ms >= now_unix_ms.saturating_add(STOCK_LEFT_MS));
+    fn pop(&self, registry: &Registry<'_>, places: &Places) -> Option<Registered> {
+        let now_unix_ms = registry.clock.now_unix_ms();
+        let mut all = self.ids.lock();
+        let ids = all.get_mut(&registry.code)?;
+        // What is too old, or was placed on a node that is gone meanwhile, runs out by itself.
+        ids.retain(|id| id.expires_unix_ms >= now_unix_ms.saturating_add(STOCK_LEFT_MS) && places.allow(&id.nodes));
         ids.pop()
     }
 }
 
 impl Registry<'_> {
-    async fn register_batch(&self) -> Result<Vec<(DataId, u64)>> {
+    async fn register_batch(&self, places: &Places) -> Result<Vec<Registered>> {
         let expires_unix_ms = self.clock.now_unix_ms() + WRITE_LEASE_MS;
         let mut writes = Vec::with_capacity(STOCK_IDS);
         for _ in 0..STOCK_IDS {
             let data = DataId::random();
-            let nodes = place(&self.map, data, 0, self.shards)
-                .map_err(|error| Error::new(ErrorKind::InternalError, error.to_string()))?;
+            let nodes = places.of(data, 0);
             writes.push(NewWrite { data, nodes, expires_unix_ms });
         }
         self.tables.begin_writes(&writes).await?;
-        Ok(writes.into_iter().map(|write| (write.data, expires_unix_ms)).collect())
+        let registered = |NewWrite { data, nodes, .. }| Registered { data, expires_unix_ms, nodes };
+        Ok(writes.into_iter().map(registered).collect())
     }
 
-    async fn register_anywhere(&self) -> Result<(DataId, u64)> {
+    async fn register_anywhere(&self) -> Result<Registered> {
         let expires_unix_ms = self.clock.now_unix_ms() + WRITE_LEASE_MS;
         let data = DataId::random();
         self.tables.begin_writes(&[NewWrite { data, nodes: Vec::new(), expires_unix_ms }]).await?;
-        Ok((data, expires_unix_ms))
+        Ok(Registered { data, expires_unix_ms, nodes: Vec::new() })
     }
 }
 
@@ -172,7 +184,21 @@ pub(crate) fn is_one_group(content_bytes: Option<u64>) -> bool {
 
 impl PendingData {
     pub(crate) fn data(&self) -> DataId {
-        self.data
+        self.id.data
+    }
+
+    /// The nodes of a group of its stripes.
+    pub(crate) fn nodes(&self, group: u32) -> Vec<NodeId> {
+        if group == 0 && !self.id.nodes.is_empty() {
+            self.id.nodes.clone()
+        } else {
+            self.places.of(self.id.data, group)
+        }
+    }
+
+    /// The version of what it was placed by.
+    pub(crate) fn epoch(&self) -> MapEpoch {
+        self.places.epoch()
     }
 
     /// Renews the lease when a third of it is gone.
@@ -182,12 +208,12 @@ impl PendingData {
     pub(crate) async fn renew_if_due(&mut self, tables: &Tables, clock: &dyn Clock) -> Result<()> {
         let now_unix_ms = clock.now_unix_ms();
         // Ids from the stock come with half of it at least.
-        if self.expires_unix_ms >= now_unix_ms + WRITE_LEASE_MS / 3 {
+        if self.id.expires_unix_ms >= now_unix_ms + WRITE_LEASE_MS / 3 {
             return Ok(());
         }
         let expires_unix_ms = now_unix_ms + WRITE_LEASE_MS;
-        tables.renew_writes(&[self.data], expires_unix_ms).await?;
-        self.expires_unix_ms = expires_unix_ms;
+        tables.renew_writes(&[self.id.data], expires_unix_ms).await?;
+        self.id.expires_unix_ms = expires_unix_ms;
         Ok(())
     }
 
@@ -200,7 +226,7 @@ impl PendingData {
 impl Drop for PendingData {
     fn drop(&mut self) {
         let Some(slot) = self.slot.take() else { return };
-        self.pool.0.dropped.lock().push(Dropped { data: self.data, _slot: slot });
+        self.pool.0.dropped.lock().push(Dropped { data: self.id.data, _slot: slot });
         self.pool.0.wake.notify_one();
     }
 }
@@ -208,16 +234,15 @@ impl Drop for PendingData {
 #[cfg(test)]
 mod tests {
     use penstock_meta::kv::MemKv;
-    use penstock_placement::NodeEntry;
+    use penstock_placement::{ClusterMap, NodeEntry};
     use penstock_proto::ManualClock;
-    use penstock_proto::{MapEpoch, NodeId};
 
     use super::*;
 
     struct Parts {
         tables: Tables,
         clock: ManualClock,
-        map: ClusterMap,
+        placer: Placer,
     }
 
     impl Parts {
@@ -226,12 +251,18 @@ mod tests {
             Self {
                 tables: Tables::new(Arc::new(MemKv::new())),
                 clock: ManualClock::at(1_000_000_000_000),
-                map: ClusterMap { epoch: MapEpoch(1), nodes },
+                placer: Placer::new(ClusterMap { epoch: MapEpoch(1), nodes }, 10, None),
             }
         }
 
         fn registry(&self) -> Registry<'_> {
-            Registry { tables: &self.tables, clock: &self.clock, map: Arc::new(self.map.clone()), shards: 3 }
+            Registry {
+                tables: &self.tables,
+                clock: &self.clock,
+                placer: &self.placer,
+                out: Vec::new(),
+                code: Code::new(2, 1).unwrap(),
+            }
         }
     }
 

@@ -16,12 +16,11 @@ use std::ops::Range;
 
 use penstock_digest::{ChecksumAlgorithm, ChecksumValue};
 use penstock_meta::tables::{DataRow, Layout, ObjectRow};
-use penstock_placement::place;
 use penstock_proto::plan::{
     Crc64, GROUP_STRIPES, NodeAddress, PlanGroup, PlanNode, PlanRun, PlanStripe, ReadPlan, Record, WritePlan,
     WriteTicket,
 };
-use penstock_proto::{Capability, MapEpoch, NodeId, Rights, Scope, limits};
+use penstock_proto::{Capability, Code, MapEpoch, NodeId, Rights, Scope, limits};
 
 use crate::api::{BodyDigests, Conditions, GetObject, Lock, ObjectHeaders, ObjectInfo, ObjectRead, PartInfo, PutDone};
 use crate::convert::object_info;
@@ -257,7 +256,7 @@ impl Gateway {
             return Ok(Err(reason));
         }
         let inner = &self.inner;
-        let pending = inner.pending.begin(&inner.registry(), is_one_group(Some(size_bytes))).await?;
+        let pending = inner.pending.begin(&inner.registry(target.code()), is_one_group(Some(size_bytes))).await?;
         let plan = self.write_plan(&request, &target, &pending, size_bytes)?;
         let now_unix_ms = inner.clock.now_unix_ms();
         inner.plans.hold_write(pending, now_unix_ms, ticket_end(now_unix_ms))?;
@@ -273,19 +272,16 @@ impl Gateway {
         size_bytes: u64,
     ) -> Result<Vec<u8>> {
         let options = &self.inner.options;
-        let (data, code) = (pending.data(), options.code);
+        let (data, code) = (pending.data(), target.code());
         let stripes = u32::try_from(stripes_of(size_bytes)).map_err(internal)?;
-        let map = self.inner.usable_map();
-        let groups = (0..stripes.div_ceil(GROUP_STRIPES))
-            .map(|group| place(&map, data, group, code.n()).map_err(internal))
-            .collect::<Result<Vec<_>>>()?;
+        let groups: Vec<_> = (0..stripes.div_ceil(GROUP_STRIPES)).map(|group| pending.nodes(group)).collect();
         let now_unix_ms = self.inner.clock.now_unix_ms();
         let lifetime_ms = limits::PLAN_WRITE_LIFETIME.as_millis() as u64;
         let ticket = WriteTicket {
             data,
             size_bytes,
             code,
-            epoch: options.cluster_map.epoch.0,
+            epoch: pending.epoch().0,
             groups: groups.clone(),
             expires_unix_ms: ticket_end(now_unix_ms),
             access_key: request.access_key.clone(),
@@ -315,21 +311,14 @@ impl Gateway {
         let Some((upload_id, number)) = &request.part else {
             names::check_key(&request.key)?;
             names::check_headers(&request.headers)?;
-            names::check_storage_class(&request.storage_class)?;
             tags::check_object_tags(&request.tags)?;
             let bucket = self.inner.bucket(&request.bucket).await?;
             self.check_lock(&bucket, &request.lock)?;
             let (key, headers) = (request.key.clone(), request.headers.clone());
             let (tags, lock) = (request.tags.clone(), request.lock);
-            let new = NewObject {
-                bucket,
-                key,
-                headers,
-                conditions: request.conditions.clone(),
-                tags,
-                lock,
-                encryption: None,
-            };
+            let policy = self.inner.policy(&bucket, &request.storage_class).await?;
+            let conditions = request.conditions.clone();
+            let new = NewObject { bucket, key, headers, conditions, tags, lock, encryption: None, policy };
             let algorithm = checksums::asked(&request.digests, checksums::DEFAULT)?;
             return Ok((PutTarget::Object(Box::new(new)), algorithm));
         };
@@ -446,7 +435,7 @@ impl Gateway {
         crc64: u64,
     ) -> Result<DataRow> {
         let groups: Vec<_> = ticket.groups.iter().map(|nodes| nodes.clone().into()).collect();
-        let manifest = keep_manifest(&self.inner, ticket.data, &groups, stripes).await?;
+        let manifest = keep_manifest(&self.inner, ticket.data, ticket.code, &groups, stripes).await?;
         Ok(DataRow {
             data: ticket.data,
             size_bytes: ticket.size_bytes,
@@ -470,6 +459,13 @@ enum PutTarget {
 }
 
 impl PutTarget {
+    fn code(&self) -> Code {
+        match self {
+            Self::Object(new) => new.policy.code,
+            Self::Part(upload, _) => upload.code,
+        }
+    }
+
     /// Whether the upload's object is to be encrypted. Of objects the request says so.
     fn is_encrypted(&self) -> bool {
         matches!(self, Self::Part(upload, _) if upload.row.encryption.is_some())

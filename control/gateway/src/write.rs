@@ -17,9 +17,8 @@ use futures::stream::FuturesUnordered;
 use penstock_digest::{ChecksumAlgorithm, ChecksumValue, crc64nvme_combine};
 use penstock_executor::{SealedChunk, StripeTarget, StripeWritten};
 use penstock_meta::tables::{DataRow, MANIFEST_STRIPES_MAX, ManifestPlace, ManifestRow, StripeRow};
-use penstock_placement::place;
 use penstock_proto::limits;
-use penstock_proto::{Capability, Rights};
+use penstock_proto::{Capability, Code, Rights};
 use penstock_proto::{DataId, NodeId};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -50,8 +49,8 @@ pub(crate) struct StoredBody {
 
 /// Stores a body and verifies its length and digests.
 ///
-/// `fallback` is the checksum's algorithm when the request names none. With `key`, what is stored is encrypted; the lengths
-/// and digests are those of the body all the same.
+/// `fallback` is the checksum's algorithm when the request names none; `code` is the data's. With `key`, what is stored is
+/// encrypted; the lengths and digests are those of the body all the same.
 ///
 /// # Errors
 /// Whatever is wrong with the body, its digests or the nodes. What was stored is garbage then.
@@ -61,6 +60,7 @@ pub(crate) async fn store_body(
     content_bytes: Option<u64>,
     digests: &BodyDigests,
     fallback: ChecksumAlgorithm,
+    code: Code,
     key: Option<&ObjectKey>,
 ) -> Result<StoredBody> {
     let _counted = inner.count_put();
@@ -68,7 +68,7 @@ pub(crate) async fn store_body(
     let mut reader = BodyReader::new(body, content_bytes, limits::PUT_BYTES_MAX, inner.options.body_idle_timeout)?;
     let mut hashes = BodyHashes::new(&inner.hashes, algorithm, digests.payload_sha256.is_some());
     let stored = if reader.has_more().await? {
-        let mut writer = Writer::new(inner, content_bytes, key).await?;
+        let mut writer = Writer::new(inner, code, content_bytes, key).await?;
         writer.write_all(&mut reader, &mut hashes).await?;
         Some(writer.finish().await?)
     } else {
@@ -82,6 +82,7 @@ pub(crate) async fn store_body(
 
 struct Writer<'a> {
     inner: &'a Arc<Inner>,
+    code: Code,
     pending: PendingData,
     signed: Signed,
     /// Encrypts, where that is asked for.
@@ -99,21 +100,26 @@ struct StripeDone {
 }
 
 impl<'a> Writer<'a> {
-    async fn new(inner: &'a Arc<Inner>, content_bytes: Option<u64>, key: Option<&ObjectKey>) -> Result<Self> {
+    async fn new(
+        inner: &'a Arc<Inner>,
+        code: Code,
+        content_bytes: Option<u64>,
+        key: Option<&ObjectKey>,
+    ) -> Result<Self> {
         let stored_bytes = match key {
             Some(_) => content_bytes.map(seal::stored_bytes),
             None => content_bytes,
         };
-        let pending = inner.pending.begin(&inner.registry(), is_one_group(stored_bytes)).await?;
+        let pending = inner.pending.begin(&inner.registry(code), is_one_group(stored_bytes)).await?;
         let signed = Signed::new(inner, Rights::PUT, pending.data());
         let sealing = key.map(|key| Sealing::new(key, pending.data())).transpose()?;
         let (groups, written, in_flight) = (Vec::new(), Vec::new(), FuturesUnordered::new());
-        Ok(Self { inner, pending, signed, sealing, groups, written, in_flight })
+        Ok(Self { inner, code, pending, signed, sealing, groups, written, in_flight })
     }
 
     /// Stores what the reader, which has a byte at least, gives until its end.
     async fn write_all(&mut self, reader: &mut BodyReader, hashes: &mut BodyHashes) -> Result<()> {
-        let code = self.inner.options.code;
+        let code = self.code;
         let mut more = true;
         while more {
             let left = reader.left_bytes();
@@ -170,13 +176,11 @@ impl<'a> Writer<'a> {
     }
 
     fn target(&mut self, index: usize) -> Result<StripeTarget> {
-        let code = self.inner.options.code;
+        let code = self.code;
         let group = index / MANIFEST_STRIPES_MAX;
         let stripe = stripe_number(index)?;
         if group == self.groups.len() {
-            let number = stripe_number(group)?;
-            let nodes = place(&self.inner.usable_map(), self.pending.data(), number, code.n())
-                .map_err(|error| internal(error.to_string()))?;
+            let nodes = self.pending.nodes(stripe_number(group)?);
             self.groups.push(nodes.into());
         }
         Ok(StripeTarget {
@@ -205,7 +209,7 @@ impl<'a> Writer<'a> {
     }
 
     async fn finish(self) -> Result<(DataRow, PendingData)> {
-        let Self { inner, pending, groups, written, sealing, .. } = self;
+        let Self { inner, code, pending, groups, written, sealing, .. } = self;
         let (mut crc64, mut size_bytes) = (0, 0);
         let mut stripes = Vec::with_capacity(written.len());
         for done in written {
@@ -218,13 +222,13 @@ impl<'a> Writer<'a> {
         if let Some(sealing) = sealing {
             crc64 = sealing.finish()?;
         }
-        let manifest = keep_manifest(inner, pending.data(), &groups, stripes).await?;
+        let manifest = keep_manifest(inner, pending.data(), code, &groups, stripes).await?;
         let data = DataRow {
             data: pending.data(),
             size_bytes,
             chunk_bytes: limits::CHUNK_BYTES as u32,
-            code: inner.options.code,
-            epoch: inner.options.cluster_map.epoch,
+            code,
+            epoch: pending.epoch(),
             crc64,
             manifest,
         };
@@ -236,6 +240,7 @@ impl<'a> Writer<'a> {
 pub(crate) async fn keep_manifest(
     inner: &Arc<Inner>,
     data: DataId,
+    code: Code,
     groups: &[Arc<[NodeId]>],
     stripes: Vec<StripeRow>,
 ) -> Result<ManifestPlace> {
@@ -252,7 +257,7 @@ pub(crate) async fn keep_manifest(
         return Ok(ManifestPlace::Inline(rows.swap_remove(0)));
     }
     let count = stripe_number(rows.len())?;
-    inner.tables.put_manifests(data, inner.options.code, &rows).await?;
+    inner.tables.put_manifests(data, code, &rows).await?;
     Ok(ManifestPlace::Rows { count })
 }
 

@@ -38,7 +38,10 @@ impl Params {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
-    pub(crate) fn need(&self, name: &str) -> Result<&str, IdentityError> {
+    ///
+    /// # Errors
+    /// MissingParameter.
+    pub fn need(&self, name: &str) -> Result<&str, IdentityError> {
         self.get(name).ok_or_else(|| {
             let message = format!("The request must contain the parameter {name}.");
             IdentityError::new(ErrorKind::MissingParameter, message)

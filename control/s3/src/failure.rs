@@ -153,6 +153,7 @@ fn code_of(kind: ErrorKind) -> (&'static str, u16) {
         K::NoSuchBucket => ("NoSuchBucket", 404),
         K::NoSuchKey => ("NoSuchKey", 404),
         K::NoSuchVersion => ("NoSuchVersion", 404),
+        K::InvalidStorageClass => ("InvalidStorageClass", 400),
         K::MethodNotAllowed => ("MethodNotAllowed", 405),
         K::AccessDenied => ("AccessDenied", 403),
         K::InvalidBucketState => ("InvalidBucketState", 409),

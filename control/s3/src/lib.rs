@@ -36,6 +36,7 @@ mod rate;
 mod respond;
 mod server;
 mod stall;
+mod storage;
 mod streams;
 mod tls;
 mod wire;

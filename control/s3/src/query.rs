@@ -99,6 +99,9 @@ async fn perform(
     if let Some(done) = crate::kms::call(front, &caller.1, &params, &context, now, &exchange.id).await {
         return done;
     }
+    if let Some(document) = crate::storage::perform(front, &caller.1, &params, &context, &exchange.id).await {
+        return document;
+    }
     let answered = front.identities.call(&caller.1, &params, &context, now, &exchange.id).await?;
     Ok(answered.document)
 }

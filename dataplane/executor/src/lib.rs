@@ -233,6 +233,11 @@ impl Executor {
         self.inner.watch.unfit()
     }
 
+    /// Nodes that are much slower than their peers, and read last.
+    pub fn slow_nodes(&self) -> Vec<NodeId> {
+        self.inner.watch.slow_nodes()
+    }
+
     /// What this executor has seen so far.
     pub fn stats(&self) -> ExecutorStats {
         self.inner.watch.snapshot()

@@ -205,6 +205,10 @@ impl Watch {
         self.inner.lock().hedger.read_last_of(nodes, wanted, now)
     }
 
+    pub(crate) fn slow_nodes(&self) -> Vec<NodeId> {
+        self.inner.lock().hedger.slow_nodes()
+    }
+
     /// A shard is asked for. Says after how long it is late, if ever.
     pub(crate) fn asked(&self, node: NodeId, class: usize, hedge: bool) -> Option<Duration> {
         let now = self.now();

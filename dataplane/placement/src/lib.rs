@@ -23,6 +23,7 @@
 
 mod hash;
 mod map;
+mod sets;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use penstock_proto::{DataId, NodeId};
 
 use crate::hash::Key;
 pub use crate::map::{ClusterMap, DOMAIN_LEVELS_MAX, NodeEntry, PlacementError};
+pub use crate::sets::{PlacementSets, SETS_MAX, SETS_PER_NODE, Shortfall, shortfalls};
 
 /// The nodes for `shards` shards of group `group` (a run of stripes that share a placement) of `data`: distinct, as
 /// many as asked, best key first. Shard `j` is meant for the `j`-th.

@@ -522,7 +522,6 @@ def test_what_is_not_built_says_so(s3, bucket):
     s3.put_object(Bucket=bucket, Key="k", Body=b"kept")
     for call in [
         lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"", ServerSideEncryption="aws:kms:dsse"),
-        lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"", StorageClass="GLACIER"),
         lambda: s3.put_bucket_website(Bucket=bucket, WebsiteConfiguration={"IndexDocument": {"Suffix": "i"}}),
     ]:
         with refused() as error:

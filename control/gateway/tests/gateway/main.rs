@@ -17,6 +17,7 @@ mod listings;
 mod model;
 mod multipart;
 mod objects;
+mod placing;
 mod races;
 mod rename;
 mod rot;

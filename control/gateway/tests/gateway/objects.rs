@@ -123,7 +123,7 @@ async fn headers_come_back_and_bad_requests_store_nothing() {
         (PutObject { bucket: "nowhere".into(), ..put("k", b"x") }, ErrorKind::NoSuchBucket),
         (put(&"k".repeat(1025), b"x"), ErrorKind::KeyTooLongError),
         (PutObject { headers: big, ..put("k", b"x") }, ErrorKind::MetadataTooLarge),
-        (PutObject { storage_class: "GLACIER".into(), ..put("k", b"x") }, ErrorKind::NotImplemented),
+        (PutObject { storage_class: "GLACIER".into(), ..put("k", b"x") }, ErrorKind::InvalidStorageClass),
         (PutObject { content_bytes: Some(6 << 30), ..put("k", b"x") }, ErrorKind::EntityTooLarge),
         (PutObject { content_bytes: Some(2), body: body(b"x"), ..put("k", b"") }, ErrorKind::IncompleteBody),
         (PutObject { content_bytes: Some(0), body: body(b"x"), ..put("k", b"") }, ErrorKind::InvalidRequest),

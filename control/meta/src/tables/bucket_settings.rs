@@ -57,6 +57,8 @@ settings! {
     Replication = 13,
     /// Website hosting.
     Website = 14,
+    /// Which code data of each storage class has.
+    StoragePolicy = 18,
 }
 
 impl BucketSetting {

@@ -122,7 +122,9 @@ async fn objects_come_back_as_they_were() {
         (Some("0"), Some("binary/octet-stream"))
     );
     house.refused(Request::new("GET", "/bucket/empty").header("range", "bytes=0-0"), 416, "InvalidRange").await;
-    house.refused(Request::put("/bucket/k", "x").header("x-amz-storage-class", "GLACIER"), 501, "NotImplemented").await;
+    house
+        .refused(Request::put("/bucket/k", "x").header("x-amz-storage-class", "GLACIER"), 400, "InvalidStorageClass")
+        .await;
     for key in ["key", "empty"] {
         house.expect(Request::new("DELETE", &format!("/bucket/{key}")), 204).await;
     }
