@@ -10,7 +10,8 @@
 //! **How it fails.** By the exceptions of `penstock.errors`, each saying what to do. Destinations that are read-only or of another
 //! length are refused before anything is asked of the server.
 //!
-//! Unsafe code lives in `memory.rs` (memory that Python owns, as a slice), `buffer.rs` (buffer protocol) and `dlpack.rs`.
+//! Unsafe code lives in `memory.rs` (blocks, and memory that Python owns), `engine.rs` (which takes slices of that for as long as an
+//! operation has it), `buffer.rs` (buffer protocol) and `dlpack.rs`.
 
 mod buffer;
 mod dlpack;
