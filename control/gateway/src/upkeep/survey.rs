@@ -11,6 +11,8 @@
 //! can't hit data on its way in: a write is registered before its first shard goes out, and what a node held when a
 //! survey began is either registered or in a row from then on, or garbage.
 //!
+//! A rename moves an object's row to anywhere, past a survey that is under way: one that a rename met leaves strays alone.
+//!
 //! How it fails: a node that does not answer is passed over; an error of the metadata ends the survey, which the next
 //! one repeats. Where a checking survey is, is kept: a gateway that is started again goes on there (and leaves strays to
 //! the next, for it has not seen the beginning).
@@ -111,6 +113,7 @@ pub(crate) async fn run(inner: &Arc<Inner>, wish: &Wish) -> Result<Surveyed> {
     };
     let from_the_beginning = kept.is_none();
     let expected = upkeep.runs_expected();
+    let renames = inner.tables.renames().await?;
     let mut survey = Survey {
         inner,
         wish,
@@ -138,7 +141,11 @@ pub(crate) async fn run(inner: &Arc<Inner>, wish: &Wish) -> Result<Surveyed> {
         keep(inner, None).await?;
     }
     if survey.filter.is_some() {
-        survey.strays(began_unix_ms).await?;
+        if inner.tables.renames().await? == renames {
+            survey.strays(began_unix_ms).await?;
+        } else {
+            tracing::info!("objects were renamed during the survey: strays are left to the next one");
+        }
     }
     Ok(survey.found)
 }

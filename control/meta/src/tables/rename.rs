@@ -6,6 +6,7 @@
 //! more than were made in that time.
 
 use super::rows::ROW_VERSION;
+use super::upkeep;
 use super::{BucketRow, ObjectLockRow, ObjectRow, PreconditionFailure, Result, Tables, TablesError, Versioning};
 use super::{buckets, keys, read, versions};
 use crate::kv::RangeRead;
@@ -102,6 +103,8 @@ impl Tables {
             let not_before = rename.garbage_not_before_unix_ms;
             let replaced = versions::place(txn, &bucket, rename.destination, there, &mut object, not_before).await?;
             txn.clear(from)?;
+            // Data has moved within a table: whoever walks through it meanwhile may have missed it (`upkeep.rs`).
+            txn.atomic_add(&keys::counter(upkeep::RENAMES), 1)?;
             if let Some(token) = rename.token {
                 let key = keys::rename_token(bucket.id, &token.id);
                 sweep(txn, &key, rename.now_unix_ms).await?;

@@ -8,6 +8,9 @@
 //! past the page are read in the next; a version that becomes the current one in between is seen there or was seen
 //! here, unless hundreds of newer ones are deleted within the moment between the pages.)
 //!
+//! A renamed object goes from any place of `O` to any other, and may so be missed: renames are counted
+//! ([`Tables::renames`]), and a walk during which one happened proves nothing of what it did not meet.
+//!
 //! **Changes** ([`Tables::change_run`]) are compare-and-set on the row that holds the manifest: of a repair and anything
 //! else that touches the row at the same time, one happens. Data that was replaced or deleted meanwhile is left alone.
 //!
@@ -56,7 +59,11 @@ const KNOWN: &[u8] = &[
     keys::WRITES,
     keys::NULL_VERSIONS,
     keys::STRAYS,
+    keys::VAULT,
+    keys::RENAME_TOKENS,
 ];
+/// The counter of renames.
+pub(super) const RENAMES: &str = "renames";
 
 /// Which row holds a manifest. Opaque to others.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -227,6 +234,15 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    /// How many objects were renamed so far.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn renames(&self) -> Result<u64> {
+        let key = keys::counter(RENAMES);
+        transaction!(self, |txn, key| super::counter(txn, key).await).await
     }
 
     /// A run as it is now, by what was seen of it before; none when that row no longer names the data.

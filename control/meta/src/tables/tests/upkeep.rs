@@ -8,8 +8,8 @@ use penstock_proto::{Code, DataId, NodeId};
 
 use super::support::{always, begin, bucket, collect_all, faulty, mem, object_row, part_row, put};
 use crate::tables::{
-    BucketRow, CompleteUpload, Layout, LockPass, ManifestRow, NewUpload, NewWrite, Stray, StripeRun, Tables,
-    TablesError, VersionName, Versioning, WalkPlace,
+    BucketRow, CompleteUpload, Layout, LockPass, ManifestRow, NewUpload, NewWrite, Rename, Renamed, Stray, StripeRun,
+    Tables, TablesError, VersionName, Versioning, WalkPlace,
 };
 
 /// A whole walk: pending data, runs.
@@ -209,6 +209,26 @@ async fn strays_keep_the_time_when_they_were_first_seen() {
     tables.forget_strays(&[stray(2, 5), stray(7, 7)]).await.unwrap();
     assert_eq!(tables.strays(None, 10).await.unwrap(), [all[0], all[2]]);
     assert_eq!(tables.has_unknown_tables().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn renames_are_counted_for_those_who_walk() {
+    let tables = Tables::new(faulty(4));
+    let bucket = bucket(&tables, "b").await;
+    put(&tables, &bucket, "z", "e").await;
+    assert_eq!(tables.renames().await.unwrap(), 0);
+    let rename = Rename {
+        bucket: &bucket,
+        source: "z",
+        destination: "a",
+        source_condition: &|_| Ok(()),
+        destination_condition: &|_| Ok(()),
+        token: None,
+        now_unix_ms: 1,
+        garbage_not_before_unix_ms: 1,
+    };
+    assert!(matches!(tables.rename_object(&rename).await.unwrap(), Renamed::Done { .. }));
+    assert_eq!(tables.renames().await.unwrap(), 1);
 }
 
 #[tokio::test]
