@@ -131,7 +131,7 @@ def wanted_batch(
     """Keys and raw memory."""
     if not len(keys) == len(ptrs) == len(sizes):
         raise ValueError(f"{len(keys)} keys, {len(ptrs)} ptrs and {len(sizes)} sizes: give as many of each")
-    wanted = []
+    wanted: list[tuple[str, str, Optional[int], Any]] = []
     for key, pointer, size in zip(keys, ptrs, sizes):
         place = split_object(key) if bucket is None else (bucket, key)
         wanted.append((*place, None, _memory.destination((pointer, size))))

@@ -196,7 +196,8 @@ class PenstockFileSystem(AbstractFileSystem):
         starts = starts if isinstance(starts, list) else [starts] * len(paths)
         ends = ends if isinstance(ends, list) else [ends] * len(paths)
         spans = [self._span(path, start, end) for path, start, end in zip(paths, starts, ends)]
-        wanted, out = [], [b""] * len(paths)
+        wanted: List[Any] = []
+        out: List[Any] = [b""] * len(paths)
         for number, (path, (start, length)) in enumerate(zip(paths, spans)):
             if length is None or length > 0:
                 wanted.append((number, (f"s3://{self._strip_protocol(path)}", start, length)))

@@ -259,8 +259,11 @@ def read_ahead(client: Client, places: Sequence[Any], at_a_time: int) -> Iterato
 
     def begin() -> None:
         for index, (bucket, key, _) in rest:
-            put = done.put
-            tasks.append((index, engine.get(bucket, key, None, None, lambda result, error, index=index: put((index, result, error)))))
+
+            def arrived(result: Any, error: Optional[BaseException], index: int = index) -> None:
+                done.put((index, result, error))
+
+            tasks.append((index, engine.get(bucket, key, None, None, arrived)))
             return
 
     try:

@@ -125,7 +125,7 @@ class S3StorageWriter(StorageWriter):
 
         with ThreadPoolExecutor(PUTS_AT_A_TIME, thread_name_prefix="penstock-dcp") as threads:
             for item in plan.items:
-                data = planner.resolve_data(item)
+                data: Any = planner.resolve_data(item)
                 if item.type == WriteItemType.BYTE_IO:
                     memory: Any = data.getbuffer()
                     length = memory.nbytes
@@ -187,9 +187,6 @@ class S3StorageReader(StorageReader):
         metadata = pickle.loads(data)
         if not isinstance(metadata, Metadata):
             raise ConfigurationError(f"{place.path}: its {METADATA} is no checkpoint's")
-        if getattr(metadata, "storage_meta", None) is None:
-            metadata.storage_meta = StorageMeta()
-        metadata.storage_meta.load_id = getattr(self, "load_id", None)
         return metadata
 
     def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
@@ -204,7 +201,7 @@ class S3StorageReader(StorageReader):
 
     def _chunk(self, item: ReadItem) -> Any:
         """Shape and type of the stored piece that the item reads of."""
-        described = self._described[item.storage_index.fqn]
+        described: Any = self._described[item.storage_index.fqn]
         offset = item.storage_index.offset
         for chunk in described.chunks:
             if offset is None or chunk.offsets == offset:
