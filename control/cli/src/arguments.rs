@@ -146,6 +146,8 @@ pub(crate) struct Tuning {
     /// another round trip. 0: none does.
     #[arg(long, value_name = "SIZE", default_value = "128KiB", env = "PENSTOCK_PLAN_INLINE")]
     pub(crate) plan_inline: crate::config::SizeOrNone,
+    #[command(flatten)]
+    pub(crate) packing: crate::packing::Packing,
     /// How long a day of lifecycle rules is. For tests: with 10, what expires after a day is gone within half a minute.
     #[arg(long, value_name = "SECONDS", default_value_t = crate::config::DAY_SECONDS, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) lifecycle_day_seconds: u64,

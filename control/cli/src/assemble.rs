@@ -9,7 +9,7 @@ use penstock_buf::{BufPool, PoolOptions};
 use penstock_digest::HashScheduler;
 use penstock_executor::{Executor, ExecutorOptions};
 use penstock_gateway::upkeep::UpkeepOptions;
-use penstock_gateway::{Gateway, GatewayOptions};
+use penstock_gateway::{Gateway, GatewayOptions, PackOptions};
 use penstock_meta::kv::FjallKv;
 use penstock_meta::tables::Tables;
 use penstock_node::{NodeOptions, StorageNode};
@@ -104,6 +104,7 @@ pub(crate) struct GatewayParts {
     pub(crate) messenger: Arc<dyn Messenger>,
     pub(crate) buffers_bytes: u64,
     pub(crate) garbage_grace_seconds: u64,
+    pub(crate) packing: Option<PackOptions>,
     /// Where clients reach the nodes.
     pub(crate) node_addresses: HashMap<NodeId, Vec<NodeAddress>>,
     pub(crate) lifecycle_day_seconds: u64,
@@ -143,6 +144,7 @@ pub(crate) async fn open_gateway(parts: GatewayParts) -> Result<(Gateway, Tables
         master_key: Some(read_or_make_encryption_key(&key_file)?),
         hashes: Some(hashes),
         garbage_grace_ms: parts.garbage_grace_seconds * 1000,
+        packing: parts.packing,
         buffers: Some(pool),
         node_addresses: parts.node_addresses,
         event_targets: parts.event_targets,

@@ -193,6 +193,9 @@ pub(crate) struct Gateway {
     /// Limits of S3 over RDMA: `[gateway.rdma]`.
     #[serde(default)]
     pub(crate) rdma: crate::rdma_limits::RdmaLimits,
+    /// How small objects are packed: `[gateway.packing]`.
+    #[serde(default)]
+    pub(crate) packing: crate::packing::Packing,
     /// TLS, logs of requests, limits: `[gateway.guard]`.
     #[serde(default)]
     pub(crate) guard: Guard,

@@ -14,6 +14,7 @@ mod identity;
 mod keep;
 mod metrics;
 mod objects;
+mod packing;
 mod placement;
 mod rails;
 mod rdma;

@@ -15,11 +15,11 @@ use crate::events::{self, Way};
 use crate::gateway::Gateway;
 use crate::names;
 use crate::objects::NewObject;
+use crate::pack::store_object;
 use crate::ranges;
 use crate::read::Cursor;
 use crate::tags;
 use crate::versions::version_id;
-use crate::write::store_body;
 
 /// How often a copy looks its source up again because the one it found was being collected.
 const LOOKUPS_MAX: usize = 4;
@@ -75,7 +75,7 @@ impl Gateway {
             })
             .await?;
         let (digests, bytes, code) = (BodyDigests::default(), Some(row.size_bytes), new.policy.code);
-        let stored = store_body(&self.inner, body, bytes, &digests, algorithm, code, object_key.as_ref()).await?;
+        let stored = store_object(&self.inner, body, bytes, &digests, algorithm, code, object_key.as_ref()).await?;
         let source_version_id = version_id(&source_bucket, &row);
         let done = events::in_way(Way::Copy, self.commit(new, stored)).await?;
         Ok(PutDone { source_version_id, ..done })

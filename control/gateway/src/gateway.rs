@@ -23,6 +23,7 @@ use crate::garbage::{Collected, Collector};
 use crate::leases::Leases;
 use crate::lifecycle;
 use crate::options::GatewayOptions;
+use crate::pack::Packer;
 use crate::pending::{PendingPool, Registry};
 use crate::placing::Placer;
 use crate::plan_holds::Plans;
@@ -53,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) plans: Plans,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) upkeep: Upkeep,
+    pub(crate) packer: Packer,
     admission: Arc<Semaphore>,
     open_streams: Arc<AtomicUsize>,
     puts: Arc<AtomicUsize>,
@@ -148,6 +150,7 @@ impl Gateway {
             plans: Plans::default(),
             traffic: Arc::default(),
             upkeep: Upkeep::new(&options.upkeep),
+            packer: Packer::new(options.packing.clone()),
             lifecycles: lifecycle::Parsed::default(),
             lifecycle_worker: lifecycle::Worker::default(),
             admission: Arc::new(Semaphore::new(options.requests_in_flight_max)),
@@ -160,6 +163,7 @@ impl Gateway {
         crate::garbage::start(&inner);
         crate::placing::start(&inner);
         crate::plan_holds::start(&inner);
+        crate::pack::start(&inner);
         lifecycle::start(&inner);
         crate::upkeep::start(&inner);
         Self { inner }

@@ -11,6 +11,8 @@
 //! garbage in the same transaction, and the collector deletes it (`garbage`) when no reader can be at it any more
 //! (`leases` here, a grace elsewhere).
 //!
+//! **Small objects** share extents: many bodies, one stripe, one transaction (`pack`).
+//!
 //! **Memory.** A body takes a few chunks of the executor's buffers, in or out, however long it is (`write`, `read`); how
 //! many requests there are at a time is bounded too. Past a bound the answer is SlowDown.
 //!
@@ -41,6 +43,7 @@ mod multipart;
 mod names;
 mod objects;
 mod options;
+mod pack;
 mod pending;
 mod placing;
 pub mod plan;
@@ -59,4 +62,5 @@ mod write;
 pub use garbage::Collected;
 pub use gateway::{Gateway, Load, Usage};
 pub use options::{GatewayOptions, PLAN_INLINE_BYTES_MAX};
+pub use pack::{PackOptions, PackStats, Packed};
 pub use traffic::GatewayStats;

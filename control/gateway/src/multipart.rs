@@ -111,7 +111,7 @@ impl Gateway {
         }
         let code = upload.code;
         let stored = store_body(&self.inner, body, content_bytes, digests, asked, code, key.as_ref()).await?;
-        let StoredBody { size_bytes, etag_md5, checksum, data } = stored;
+        let StoredBody { size_bytes, etag_md5, checksum, data, .. } = stored;
         let data = data.map(|(data, pending)| (data, Some(pending)));
         self.commit_part(upload, number, etag_md5, size_bytes, checksum, data).await
     }

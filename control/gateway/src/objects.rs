@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use penstock_digest::ChecksumValue;
-use penstock_meta::tables::{BucketRow, DataRow, EncryptionRow, Layout, LockPass, ObjectRow, VersionRow};
+use penstock_meta::tables::{BucketRow, DataRow, EncryptionRow, Layout, LockPass, ObjectRow, PackedObject, VersionRow};
 use penstock_proto::limits;
 
 use crate::api::{
@@ -16,13 +16,14 @@ use crate::convert::{headers_to_row, object_info};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gateway::Gateway;
 use crate::names;
+use crate::pack::{PackFailure, SmallBody, store_object};
 use crate::pending::PendingData;
 use crate::policies::StoragePolicy;
 use crate::ranges;
 use crate::read::Cursor;
 use crate::tags::{self, Tags};
 use crate::versions::{made_version, version_name};
-use crate::write::{StoredBody, store_body};
+use crate::write::StoredBody;
 use crate::{api, encryption, etag};
 
 /// How often a read looks its object up again because the one it found was being collected.
@@ -38,6 +39,16 @@ pub(crate) struct NewObject {
     pub(crate) lock: api::Lock,
     pub(crate) encryption: Option<EncryptionRow>,
     pub(crate) policy: StoragePolicy,
+}
+
+/// The bytes of an object that is about to be committed.
+pub(crate) enum NewBytes {
+    /// It has none.
+    None,
+    /// A run that is on its nodes. Without a guard of ours it is pending all the same.
+    Run(Box<DataRow>, Option<PendingData>),
+    /// They are in memory, and are packed.
+    Small(SmallBody),
 }
 
 impl Gateway {
@@ -66,7 +77,7 @@ impl Gateway {
         self.check_early(&new).await?;
         let (code, fallback) = (new.policy.code, checksums::DEFAULT);
         let stored =
-            store_body(&self.inner, body, content_bytes, &digests, fallback, code, object_key.as_ref()).await?;
+            store_object(&self.inner, body, content_bytes, &digests, fallback, code, object_key.as_ref()).await?;
         self.commit(new, stored).await
     }
 
@@ -81,25 +92,30 @@ impl Gateway {
 
     /// Makes a stored body visible as an object.
     pub(crate) async fn commit(&self, new: NewObject, stored: StoredBody) -> Result<PutDone> {
-        let StoredBody { size_bytes, etag_md5, checksum, data } = stored;
-        let data = data.map(|(data, pending)| (data, Some(pending)));
-        self.commit_as(new, etag::of_md5(etag_md5), size_bytes, checksum, data).await
+        let StoredBody { size_bytes, etag_md5, checksum, data, small } = stored;
+        let body = match (data, small) {
+            (Some((data, pending)), _) => NewBytes::Run(Box::new(data), Some(pending)),
+            (None, Some(small)) => NewBytes::Small(small),
+            (None, None) => NewBytes::None,
+        };
+        self.commit_as(new, etag::of_md5(etag_md5), size_bytes, checksum, body).await
     }
 
-    /// As [`Gateway::commit`], under this ETag. Data without a guard of ours is pending all the same.
+    /// As [`Gateway::commit`], under this ETag.
     pub(crate) async fn commit_as(
         &self,
         new: NewObject,
         etag: api::ETag,
         size_bytes: u64,
         checksum: ChecksumValue,
-        data: Option<(DataRow, Option<PendingData>)>,
+        body: NewBytes,
     ) -> Result<PutDone> {
         let checksum = checksums::full(checksum);
         let modified_unix_ms = self.inner.clock.now_unix_ms();
-        let (layout, pending) = match data {
-            Some((data, pending)) => (Layout::Single(data), pending),
-            None => (Layout::Empty, None),
+        let (layout, pending, small) = match body {
+            NewBytes::Run(data, pending) => (Layout::Single(*data), pending, None),
+            NewBytes::Small(small) => (Layout::Empty, None, Some(small)),
+            NewBytes::None => (Layout::Empty, None, None),
         };
         let row = ObjectRow {
             size_bytes,
@@ -118,9 +134,24 @@ impl Gateway {
         };
         let preconditions = conditions::write_preconditions(&new.conditions);
         let not_before = self.inner.garbage_not_before();
-        let committed = self.inner.tables.commit_object(&new.bucket, &new.key, row, &preconditions, not_before).await;
+        let committed = match small {
+            Some(small) => {
+                let (bucket, key, garbage_not_before_unix_ms) = (new.bucket.clone(), new.key.clone(), not_before);
+                let cause = penstock_meta::tables::cause();
+                let object = PackedObject { bucket, key, row, preconditions, garbage_not_before_unix_ms, cause };
+                self.inner.packer.commit(new.policy.code, small, object).await
+            }
+            None => {
+                let tables = &self.inner.tables;
+                let committed = tables.commit_object(&new.bucket, &new.key, row, &preconditions, not_before).await;
+                committed.map_err(PackFailure::Tables)
+            }
+        };
         let tags = new.tags;
-        let committed = committed.map_err(|error| lost_race(error, &new.conditions))?;
+        let committed = committed.map_err(|failure| match failure {
+            PackFailure::Tables(error) => lost_race(error, &new.conditions),
+            PackFailure::Other(error) => error,
+        })?;
         if let Some(pending) = pending {
             pending.committed();
         }
@@ -202,7 +233,7 @@ impl Gateway {
                 let span = self.inner.tables.part_numbered(*list, *count, number).await?;
                 span.map(|span| span.offset..span.offset + span.size_bytes)
             }
-            Layout::Empty | Layout::Single(_) => (number == 1).then_some(0..row.size_bytes),
+            Layout::Empty | Layout::Single(_) | Layout::Packed(_) => (number == 1).then_some(0..row.size_bytes),
         };
         found.ok_or_else(|| {
             Error::new(ErrorKind::InvalidPartNumber, format!("The requested part number {number} is not satisfiable."))

@@ -9,6 +9,7 @@ use penstock_placement::{ClusterMap, PlacementError, SETS_PER_NODE, place};
 use penstock_proto::plan::NodeAddress;
 use penstock_proto::{ClusterKey, Code, DataId, NodeId, limits};
 
+use crate::pack::PackOptions;
 use crate::policies::Classes;
 use crate::upkeep::UpkeepOptions;
 
@@ -55,6 +56,8 @@ pub struct GatewayOptions {
     /// Reads and bodies up to this long are answered with their bytes where a plan was asked for: a plan costs another
     /// round trip.
     pub plan_inline_bytes_max: u64,
+    /// How small objects are packed; `None` stores each by itself, and leaves extents as they are.
+    pub packing: Option<PackOptions>,
     /// The executor's buffers, for [`crate::Gateway::usage`] to count; the gateway takes none itself.
     pub buffers: Option<BufPool>,
     /// The ARNs of the targets that events of buckets can be sent to.
@@ -85,6 +88,7 @@ impl GatewayOptions {
             body_idle_timeout: limits::BODY_IDLE_TIMEOUT,
             node_addresses: HashMap::new(),
             plan_inline_bytes_max: PLAN_INLINE_BYTES_MAX,
+            packing: None,
             buffers: None,
             event_targets: Vec::new(),
             master_key: None,

@@ -28,7 +28,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::gateway::Gateway;
 use crate::hashing::BodySums;
 use crate::multipart::{OpenUpload, part_info, put_done, type_mismatch};
-use crate::objects::{LOOKUPS_MAX, NewObject};
+use crate::objects::{LOOKUPS_MAX, NewBytes, NewObject};
 use crate::pending::{PendingData, is_one_group};
 use crate::plan_commit::{Expected, Verified, stripes_of, verify};
 use crate::read::{Cursor, StripeRead};
@@ -50,11 +50,13 @@ pub enum Declined {
     Digest,
     /// The object is encrypted, or to be: nodes have ciphertext, and clients have no key.
     Encrypted,
+    /// The object shares an extent with others: a right to read its shards would be one to read theirs.
+    Packed,
 }
 
 impl Declined {
     /// All reasons.
-    pub const ALL: [Self; 4] = [Self::Small, Self::NoAddresses, Self::Digest, Self::Encrypted];
+    pub const ALL: [Self; 5] = [Self::Small, Self::NoAddresses, Self::Digest, Self::Encrypted, Self::Packed];
 
     /// One word for the wire and for statistics.
     pub fn reason(self) -> &'static str {
@@ -63,6 +65,7 @@ impl Declined {
             Self::NoAddresses => "no-addresses",
             Self::Digest => "digest",
             Self::Encrypted => "encrypted",
+            Self::Packed => "packed",
         }
     }
 }
@@ -129,7 +132,8 @@ impl Gateway {
             let object_key = self.inner.key_of(row.encryption.as_ref(), request.customer_key.as_ref()).await?;
             let opened = Cursor::open(&self.inner, &row, object_key.as_ref(), range.clone()).await?;
             let Ok(cursor) = opened else { continue };
-            let (body, plan) = match self.declines(range.end - range.start, object_key.is_some()) {
+            let packed = matches!(row.layout, Layout::Packed(_));
+            let (body, plan) = match self.declines(range.end - range.start, object_key.is_some(), packed) {
                 Some(reason) => {
                     let guard = (admitted, self.inner.count_stream());
                     (Some(cursor.into_stream(guard).await?), Err(reason))
@@ -144,7 +148,7 @@ impl Gateway {
     }
 
     /// Whether a plan for so many bytes is declined, which is counted.
-    fn declines(&self, bytes: u64, encrypted: bool) -> Option<Declined> {
+    fn declines(&self, bytes: u64, encrypted: bool, packed: bool) -> Option<Declined> {
         let options = &self.inner.options;
         let reason = if encrypted {
             Declined::Encrypted
@@ -152,6 +156,8 @@ impl Gateway {
             Declined::Small
         } else if options.node_addresses.is_empty() {
             Declined::NoAddresses
+        } else if packed {
+            Declined::Packed
         } else {
             return None;
         };
@@ -252,7 +258,7 @@ impl Gateway {
         if let PutTarget::Object(new) = &target {
             self.check_early(new).await?;
         }
-        if let Some(reason) = self.declines(size_bytes, request.encrypted || target.is_encrypted()) {
+        if let Some(reason) = self.declines(size_bytes, request.encrypted || target.is_encrypted(), false) {
             return Ok(Err(reason));
         }
         let inner = &self.inner;
@@ -360,7 +366,7 @@ impl Gateway {
         // Nobody has an MD5 of it: a request with one was declined, and none matches here.
         checksums::verify(&request.digests, &BodySums { md5: [0; 16], sha256: None, checksum })?;
         let data = self.data_row(&ticket, stripes, crc64).await?;
-        let done = self.commit_as(*new, etag, size_bytes, checksum, Some((data, pending))).await?;
+        let done = self.commit_as(*new, etag, size_bytes, checksum, NewBytes::Run(Box::new(data), pending)).await?;
         self.inner.traffic.plan_committed(size_bytes);
         Ok(done)
     }

@@ -27,6 +27,7 @@ use crate::encryption::open::Opening;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gateway::Inner;
 use crate::leases::Lease;
+use crate::pack::PackedRead;
 use crate::ranges::within;
 use crate::traffic::Traffic;
 use crate::write::Signed;
@@ -43,6 +44,8 @@ pub(crate) struct Cursor {
     runs: VecDeque<(DataRow, Range<u64>)>,
     /// The run being read.
     run: Option<Run>,
+    /// For a packed object, all of the read.
+    packed: Option<PackedRead>,
 }
 
 /// A run of data, read from stripe to stripe.
@@ -66,6 +69,14 @@ pub(crate) struct StripeRead {
     opening: Option<Opening>,
 }
 
+impl StripeRead {
+    /// A read of what is stored as it came.
+    pub(crate) fn plain(target: StripeTarget, stored: StripeStored, range: Range<u32>) -> Self {
+        let chunk_bytes = stored.chunk_bytes;
+        Self { target, stored, range, chunk_bytes, opening: None }
+    }
+}
+
 /// The object was replaced or deleted between the look at its row and the lease: look again.
 pub(crate) struct Gone;
 
@@ -87,20 +98,33 @@ impl Cursor {
         let wanted_bytes = wanted.end - wanted.start;
         let runs = match &object.layout {
             Layout::Parts { list, count } if wanted_bytes > 0 => {
-                match runs_of_parts(inner, *list, *count, wanted).await? {
+                match runs_of_parts(inner, *list, *count, wanted.clone()).await? {
                     Some(runs) => runs,
                     None => return Ok(Err(Gone)),
                 }
             }
-            Layout::Single(data) if wanted_bytes > 0 => VecDeque::from([(data.clone(), wanted)]),
+            Layout::Single(data) if wanted_bytes > 0 => VecDeque::from([(data.clone(), wanted.clone())]),
             _ => VecDeque::new(),
         };
         let lease = inner.leases.empty();
+        if let (Layout::Packed(packed), 1..) = (&object.layout, wanted_bytes) {
+            let lease = Arc::new(lease);
+            let Some(read) = PackedRead::open(inner, &lease, packed, wanted).await? else { return Ok(Err(Gone)) };
+            let (inner, packed) = (Arc::clone(inner), Some(read));
+            return Ok(Ok(Self { inner, lease, wanted_bytes, key: None, runs: VecDeque::new(), run: None, packed }));
+        }
         if !runs.iter().all(|(data, _)| lease.add(data.data)) {
             return Ok(Err(Gone));
         }
-        let key = key.map(|key| key.key.clone());
-        Ok(Ok(Self { inner: Arc::clone(inner), lease: Arc::new(lease), wanted_bytes, key, runs, run: None }))
+        let (inner, lease, key) = (Arc::clone(inner), Arc::new(lease), key.map(|key| key.key.clone()));
+        Ok(Ok(Self { inner, lease, wanted_bytes, key, runs, run: None, packed: None }))
+    }
+
+    /// A read of a part of one run, which the caller has under lease.
+    pub(crate) fn of_run(inner: &Arc<Inner>, lease: &Arc<Lease>, data: DataRow, wanted: Range<u64>) -> Self {
+        let (inner, lease, wanted_bytes) = (Arc::clone(inner), Arc::clone(lease), wanted.end - wanted.start);
+        let runs = VecDeque::from([(data, wanted)]);
+        Self { inner, lease, wanted_bytes, key: None, runs, run: None, packed: None }
     }
 
     /// The bytes. The first stripe is read before this returns, so what can't be read at all is an error and no stream.
@@ -112,6 +136,11 @@ impl Cursor {
         let lease = Arc::clone(&self.lease);
         let inner = Arc::clone(&self.inner);
         let traffic = Arc::clone(&self.inner.traffic);
+        if let Some(packed) = &self.packed {
+            let pieces = packed.read(&inner).await?;
+            let all = stream::iter(pieces.into_iter().map(Ok));
+            return Ok(Box::pin(Guarded { open: Some((Box::pin(all), lease, guard)), traffic }));
+        }
         let stripes = stream::try_unfold(self, |mut cursor| async move {
             Ok(cursor.next_stripe().await?.map(|stripe| (stripe, cursor)))
         });

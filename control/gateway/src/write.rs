@@ -30,6 +30,7 @@ use crate::encryption::{self, ObjectKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gateway::Inner;
 use crate::hashing::BodyHashes;
+use crate::pack::SmallBody;
 use crate::pending::{PendingData, is_one_group};
 
 /// Longest manifest that stands in the row that names the data. Short: a part list copies up to 10,000 of them, and a
@@ -43,8 +44,10 @@ pub(crate) struct StoredBody {
     pub(crate) etag_md5: [u8; 16],
     /// What the request asked for, or the fallback.
     pub(crate) checksum: ChecksumValue,
-    /// None for an empty body.
+    /// None for an empty body, and for one that is packed.
     pub(crate) data: Option<(DataRow, PendingData)>,
+    /// A body that is on no node yet: it is packed with others when it is committed.
+    pub(crate) small: Option<SmallBody>,
 }
 
 /// Stores a body and verifies its length and digests.
@@ -77,7 +80,8 @@ pub(crate) async fn store_body(
     let sums = hashes.finish(stored.as_ref().map_or(0, |(data, _)| data.crc64)).await?;
     checksums::verify(digests, &sums)?;
     let etag_md5 = encryption::etag_md5(key, sums.md5);
-    Ok(StoredBody { size_bytes: reader.taken_bytes(), etag_md5, checksum: sums.checksum, data: stored })
+    let size_bytes = reader.taken_bytes();
+    Ok(StoredBody { size_bytes, etag_md5, checksum: sums.checksum, data: stored, small: None })
 }
 
 struct Writer<'a> {

@@ -13,13 +13,13 @@ use penstock_gateway::api::{
 };
 use penstock_gateway::error::{ErrorKind, Result};
 use penstock_gateway::upkeep::UpkeepOptions;
-use penstock_gateway::{Gateway, GatewayOptions};
+use penstock_gateway::{Gateway, GatewayOptions, Packed};
 use penstock_meta::kv::{FjallKv, Kv, MemKv};
 use penstock_node::{NodeOptions, StorageNode};
 use penstock_placement::{ClusterMap, NodeEntry};
 use penstock_proto::{Clock, ClusterKey, Code, ManualClock, MapEpoch, NodeId};
 use penstock_store::{ShardStore, StoreOptions};
-use penstock_transport::MemTransport;
+use penstock_transport::{MemTransport, Messenger};
 use tempfile::TempDir;
 
 pub(crate) const BUCKET: &str = "bucket";
@@ -172,6 +172,31 @@ impl House {
         value[at..at + to.len()].copy_from_slice(to);
         txn.set(key, &value).unwrap();
         txn.commit().await.unwrap();
+    }
+
+    /// Another gateway of the same house, over this metadata and this network.
+    pub(crate) fn gateway_through(&self, kv: Arc<dyn Kv>, messenger: Arc<dyn Messenger>) -> Gateway {
+        // Without hedges, what is read can be counted.
+        let options = ExecutorOptions { hedging: false, ..ExecutorOptions::default() };
+        let executor = Executor::new(messenger, self.pool.clone(), options);
+        Gateway::new(kv, executor, self.clock.clone(), self.options.clone())
+    }
+
+    pub(crate) fn transport(&self) -> &MemTransport {
+        &self.transport
+    }
+
+    /// The gateway is gone, and another one stands in its place that knows nothing of it.
+    pub(crate) async fn restart_gateway(&mut self) {
+        let new = self.gateway_over(self.kv.clone());
+        let old = std::mem::replace(&mut self.gateway, new);
+        old.shutdown().await;
+    }
+
+    /// Seals the open extents and looks after all of them.
+    pub(crate) async fn pack(&self) -> Packed {
+        self.gateway.seal_extents_now().await.unwrap();
+        self.gateway.run_packing_now().await.unwrap()
     }
 
     /// The node can't be reached.

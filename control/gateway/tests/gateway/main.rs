@@ -17,6 +17,7 @@ mod listings;
 mod model;
 mod multipart;
 mod objects;
+mod packing;
 mod placing;
 mod races;
 mod rename;

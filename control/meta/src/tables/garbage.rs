@@ -9,7 +9,7 @@ use super::rows::{GarbageEntry, GarbageList, WriteKind, WriteRow, decode};
 use super::{
     DataRow, GarbageRow, Layout, ManifestPlace, ManifestRow, PartListRow, PartRow, Result, Tables, TablesError,
 };
-use super::{keys, read, write};
+use super::{extents, keys, read, write};
 use crate::kv::{RangeRead, Transaction};
 
 /// Pending writes that one call of [`Tables::next_garbage`] looks at; the next call goes on from there.
@@ -359,6 +359,8 @@ pub(super) fn discard_layout(txn: &mut dyn Transaction, layout: &Layout, not_bef
         Layout::Empty => Ok(()),
         Layout::Single(data) => discard_data(txn, data, not_before_unix_ms),
         Layout::Parts { list, count } => discard_list(txn, *list, *count, not_before_unix_ms),
+        // Its bytes are dead now; their room comes back with the extent's.
+        Layout::Packed(packed) => extents::unlink(txn, packed),
     }
 }
 

@@ -10,14 +10,22 @@ use penstock_proto::{DataId, limits};
 use super::TablesError;
 use crate::kv::prefix_end;
 
+/// `A | extent`: bytes of it that objects refer to; a counter.
+pub(super) const EXTENT_LIVE: u8 = b'A';
 /// `B | name`.
 pub(super) const BUCKETS: u8 = b'B';
 /// `C | name`: counters, 8 bytes little-endian.
 pub(super) const COUNTERS: u8 = b'C';
+/// `D | extent | offset, u64`: whose bytes begin there.
+pub(super) const PACKED: u8 = b'D';
+/// `E | extent`.
+pub(super) const EXTENTS: u8 = b'E';
 /// `G | not before, u64 | data id`.
 pub(super) const GARBAGE: u8 = b'G';
 /// `I | name`.
 pub(super) const IDENTITIES: u8 = b'I';
+/// `J | extent | offset, u64`: the batch of an extent that begins there.
+pub(super) const BATCHES: u8 = b'J';
 /// `K | bucket id, u64 | kind, u16 | index, u32`.
 pub(super) const BUCKET_SETTINGS: u8 = b'K';
 /// `L | not before, u64 | id`.
@@ -181,6 +189,41 @@ pub(super) fn write(id: DataId) -> Vec<u8> {
 /// The inverse of [`write`].
 pub(super) fn parse_write(key: &[u8]) -> Option<DataId> {
     Some(DataId::from_bytes(key.strip_prefix(&[WRITES])?.try_into().ok()?))
+}
+
+pub(super) fn extent(extent: DataId) -> Vec<u8> {
+    key(EXTENTS, &[&extent.to_bytes()])
+}
+
+/// The inverse of [`extent`].
+pub(super) fn parse_extent(key: &[u8]) -> Option<DataId> {
+    Some(DataId::from_bytes(key.strip_prefix(&[EXTENTS])?.try_into().ok()?))
+}
+
+pub(super) fn extent_live(extent: DataId) -> Vec<u8> {
+    key(EXTENT_LIVE, &[&extent.to_bytes()])
+}
+
+pub(super) fn batches(extent: DataId) -> Vec<u8> {
+    key(BATCHES, &[&extent.to_bytes()])
+}
+
+pub(super) fn batch(extent: DataId, offset: u64) -> Vec<u8> {
+    key(BATCHES, &[&extent.to_bytes(), &offset.to_be_bytes()])
+}
+
+pub(super) fn packed_of(extent: DataId) -> Vec<u8> {
+    key(PACKED, &[&extent.to_bytes()])
+}
+
+pub(super) fn packed(extent: DataId, offset: u64) -> Vec<u8> {
+    key(PACKED, &[&extent.to_bytes(), &offset.to_be_bytes()])
+}
+
+/// The extent and offset of a key of [`batch`] or [`packed`].
+pub(super) fn parse_in_extent(key: &[u8]) -> Option<(DataId, u64)> {
+    let (extent, offset) = key.get(1..)?.split_first_chunk::<16>()?;
+    Some((DataId::from_bytes(*extent), u64::from_be_bytes(offset.try_into().ok()?)))
 }
 
 pub(super) fn garbage(not_before_unix_ms: u64, id: DataId) -> Vec<u8> {

@@ -108,7 +108,7 @@ pub(super) fn check_data(data: &DataRow) -> Result<()> {
     }
 }
 
-fn check_manifest(row: &ManifestRow) -> Result<()> {
+pub(super) fn check_manifest(row: &ManifestRow) -> Result<()> {
     if row.stripes.is_empty() || row.stripes.len() > MANIFEST_STRIPES_MAX {
         return Err(TablesError::BadRow("a manifest row has 1 to MANIFEST_STRIPES_MAX stripes"));
     }
@@ -129,7 +129,13 @@ pub(super) fn queue_inline_repairs(txn: &mut dyn Transaction, key: &[u8], data: 
     }
 }
 
-fn queue_repairs(txn: &mut dyn Transaction, data: DataId, code: Code, key: &[u8], row: &ManifestRow) -> Result<()> {
+pub(super) fn queue_repairs(
+    txn: &mut dyn Transaction,
+    data: DataId,
+    code: Code,
+    key: &[u8],
+    row: &ManifestRow,
+) -> Result<()> {
     for (stripe, at) in row.stripes.iter().zip(row.first_stripe..) {
         if stripe.missing != 0 {
             let (nodes, stripe) = (row.nodes.clone(), stripe.clone());

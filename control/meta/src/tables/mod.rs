@@ -41,6 +41,10 @@
 //! that moves one list row's parts to `G` rows and removes that row. Aborted uploads go the same way over their part rows.
 //! (Short lists, the usual case, are written by the completing transaction itself.)
 //!
+//! # Extents
+//! Small objects share *extents* (`extents.rs`): an extent is one data id, reachable by its own `E` row from before its
+//! first shard goes out until its objects are gone or it is written anew under another id. Objects refer to bytes of it.
+//!
 //! # How it fails
 //! [`TablesError`]: typed outcomes (no such bucket, a condition that does not hold) or the KV store's error. No
 //! operation leaves part of its work visible.
@@ -57,6 +61,8 @@ macro_rules! transaction {
 mod bucket_settings;
 mod buckets;
 mod error;
+mod extent_rows;
+mod extents;
 mod garbage;
 mod identities;
 mod keys;
@@ -86,6 +92,10 @@ use parking_lot::Mutex;
 
 pub use bucket_settings::{BUCKET_SETTING_BYTES_MAX, BucketSetting};
 pub use error::TablesError;
+pub use extent_rows::{
+    EXTENT_BATCHES_MAX, ExtentPlace, ExtentRow, ExtentState, NewBatch, PackedDone, PackedObject, PackedOwnerRow,
+    PackedRow, PackedWrite,
+};
 pub use garbage::{GarbageToken, NewWrite};
 pub use listing::{ListPage, ListedUpload, UploadsPage};
 pub use objects::Committed;

@@ -34,6 +34,7 @@ impl Tables {
     ) -> Result<Committed> {
         match &row.layout {
             Layout::Parts { .. } => return Err(TablesError::BadRow("only complete_upload makes part lists")),
+            Layout::Packed(_) => return Err(TablesError::BadRow("only commit_packed makes packed objects")),
             Layout::Single(data) => manifests::check_data(data)?,
             Layout::Empty => {}
         }

@@ -6,9 +6,10 @@
 //! more than were made in that time.
 
 use super::rows::ROW_VERSION;
-use super::upkeep;
-use super::{BucketRow, ObjectLockRow, ObjectRow, PreconditionFailure, Result, Tables, TablesError, Versioning};
-use super::{buckets, keys, read, versions};
+use super::{
+    BucketRow, Layout, ObjectLockRow, ObjectRow, PreconditionFailure, Result, Tables, TablesError, Versioning,
+};
+use super::{buckets, extents, keys, read, upkeep, versions};
 use crate::kv::RangeRead;
 
 /// How long a client's token is remembered.
@@ -100,6 +101,10 @@ impl Tables {
             (rename.destination_condition)(there.as_ref())?;
             // A repeated Complete of its upload would look for it at its old key.
             object.upload_id = None;
+            if let Layout::Packed(packed) = &object.layout {
+                // Its extent knows it by its name; placing it says the new one.
+                extents::unlink(txn, packed)?;
+            }
             let not_before = rename.garbage_not_before_unix_ms;
             let replaced = versions::place(txn, &bucket, rename.destination, there, &mut object, not_before).await?;
             txn.clear(from)?;

@@ -9,6 +9,7 @@ use penstock_proto::{Code, DataId, MapEpoch, NodeId, limits};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::extent_rows::PackedRow;
 use super::{Owner, TablesError};
 
 /// Version byte of every row.
@@ -140,6 +141,11 @@ pub struct ManifestRow {
 }
 
 impl ManifestRow {
+    /// Bytes of data in its stripes.
+    pub fn bytes(&self) -> u64 {
+        self.stripes.iter().map(|stripe| u64::from(stripe.chunk_bytes)).sum()
+    }
+
     /// Length of its encoding: what to compare with [`INLINE_MANIFEST_BYTES_MAX`].
     pub fn encoded_bytes(&self) -> usize {
         // Upper bound, cheap: 5 and 10 are the longest varints of 32 and 64 bits.
@@ -304,6 +310,8 @@ pub enum Layout {
         /// How many rows the list has (not how many parts).
         count: u32,
     },
+    /// Beside those of other objects in an extent.
+    Packed(PackedRow),
 }
 
 /// One part of a completed object.

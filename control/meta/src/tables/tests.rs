@@ -4,6 +4,7 @@ mod accounting;
 mod audit;
 mod basics;
 mod crash;
+mod extents;
 mod golden;
 mod listing;
 mod listing_scale;

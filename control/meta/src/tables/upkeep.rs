@@ -2,7 +2,7 @@
 //!
 //! **The walk** ([`Tables::walk`]) goes through all rows that name data, a page at a time, in an order that misses
 //! nothing that is there from its beginning to its end, whatever moves meanwhile:
-//! pending writes first (`W`), then uploaded parts (`T`), part lists (`P`), and objects (`O` and `N`). Data only ever
+//! pending writes first (`W`), then uploaded parts (`T`), part lists (`P`), batches (`J`), extents (`E`) and objects (`O` and `N`). Data only ever
 //! moves forward in that order, but for versions of one key, which change places between `O` and `N` both ways: so the
 //! rows of a key are read from both in one transaction. (Of a key with more than [`VERSIONS_PER_PAGE`] versions, those
 //! past the page are read in the next; a version that becomes the current one in between is seen there or was seen
@@ -24,10 +24,10 @@ use serde::{Deserialize, Serialize};
 use super::keys;
 use super::rows::decode;
 use super::{
-    DataRow, Layout, MANIFEST_STRIPES_MAX, ManifestPlace, ManifestRow, ObjectRow, PartListRow, PartRow, Result, Tables,
-    TablesError,
+    DataRow, ExtentRow, ExtentState, Layout, MANIFEST_STRIPES_MAX, ManifestPlace, ManifestRow, ObjectRow, PartListRow,
+    PartRow, Result, Tables, TablesError,
 };
-use super::{read, write};
+use super::{extents, read, write};
 use crate::kv::{RangeRead, Transaction};
 
 /// Rows of pending writes of one page.
@@ -40,10 +40,14 @@ const OBJECTS_PER_PAGE: usize = 256;
 const VERSIONS_PER_PAGE: usize = 256;
 /// The tables that the walk knows: those that it reads, and those that name no data or only data that these name, too.
 const KNOWN: &[u8] = &[
+    keys::EXTENT_LIVE,
     keys::BUCKETS,
     keys::COUNTERS,
+    keys::PACKED,
+    keys::EXTENTS,
     keys::GARBAGE,
     keys::IDENTITIES,
+    keys::BATCHES,
     keys::BUCKET_SETTINGS,
     keys::GARBAGE_LISTS,
     keys::MANIFESTS,
@@ -107,7 +111,7 @@ pub struct WalkPage {
     pub next: Option<WalkPlace>,
 }
 
-const STEPS: [u8; 4] = [keys::WRITES, keys::PARTS, keys::PART_LISTS, keys::OBJECTS];
+const STEPS: [u8; 6] = [keys::WRITES, keys::PARTS, keys::PART_LISTS, keys::BATCHES, keys::EXTENTS, keys::OBJECTS];
 
 impl WalkPlace {
     fn begin(step: u8) -> Option<Self> {
@@ -142,6 +146,17 @@ impl Tables {
         for (key, value) in &page.rows {
             match table {
                 keys::WRITES => out.pending.push(keys::parse_write(key).ok_or_else(|| unreadable("a write's key"))?),
+                keys::BATCHES => {
+                    let (data, _) = keys::parse_in_extent(key).ok_or_else(|| unreadable("a batch's key"))?;
+                    let manifest: ManifestRow = decode(value)?;
+                    let code = extents::copies_of(&manifest)?;
+                    out.runs.push(StripeRun { data, code, owner: Owner::of(key), manifest });
+                }
+                keys::EXTENTS => match decode::<ExtentRow>(value)?.state {
+                    ExtentState::Encoded(data) => self.add_runs(key, Some(&data), &mut out.runs).await?,
+                    // Batches that are not committed yet may be on any of its nodes.
+                    _ => out.pending.push(keys::parse_extent(key).ok_or_else(|| unreadable("an extent's key"))?),
+                },
                 keys::PARTS => {
                     let row: PartRow = decode(value)?;
                     self.add_runs(key, row.data.as_ref(), &mut out.runs).await?;
@@ -375,7 +390,11 @@ async fn manifest_of(
             let spans = read::<PartListRow>(txn, key).await?.unwrap_or_default().spans;
             inline(spans.into_iter().filter_map(|span| span.data).find(|row| row.data == data))
         }
-        Some(&keys::MANIFESTS) => read(txn, key).await?,
+        Some(&keys::EXTENTS) => match read::<ExtentRow>(txn, key).await?.map(|row| row.state) {
+            Some(ExtentState::Encoded(row)) => inline(Some(row)),
+            _ => None,
+        },
+        Some(&keys::MANIFESTS | &keys::BATCHES) => read(txn, key).await?,
         _ => return Err(unreadable("the owner of a manifest")),
     };
     Ok(found.filter(|manifest| manifest.first_stripe == first_stripe))
@@ -408,6 +427,23 @@ async fn set_manifest(txn: &mut dyn Transaction, owner: &Owner, data: DataId, ma
                 put(found);
             }
             write(txn, key, &row)?;
+        }
+        Some(&keys::EXTENTS) => {
+            if let Some(mut row) = read::<ExtentRow>(txn, key).await?
+                && let ExtentState::Encoded(found) = &mut row.state
+            {
+                put(found);
+                write(txn, key, &row)?;
+            }
+        }
+        Some(&keys::BATCHES) => {
+            // The extent names all nodes that have any of it: they are where its garbage is.
+            if let Some(mut row) = read::<ExtentRow>(txn, &keys::extent(data)).await? {
+                let new = manifest.nodes.iter().filter(|node| !row.nodes.contains(node));
+                row.nodes.extend(new.copied().collect::<Vec<_>>());
+                write(txn, &keys::extent(data), &row)?;
+            }
+            write(txn, key, manifest)?;
         }
         _ => write(txn, key, manifest)?,
     }

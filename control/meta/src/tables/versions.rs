@@ -24,7 +24,7 @@ use super::{
     BucketRow, EncryptionRow, Layout, LockRow, ObjectLockRow, ObjectRow, Preconditions, Result, RetentionRow, Tables,
     TablesError, VersionRow, Versioning,
 };
-use super::{buckets, encode, garbage, outbox, read, write};
+use super::{buckets, encode, extents, garbage, outbox, read, write};
 use crate::kv::{RangeRead, Transaction};
 
 /// Stamps count 65,536 to the millisecond.
@@ -370,6 +370,9 @@ pub(super) async fn place(
     } else {
         lock_by_default(bucket, row)?;
         txn.set(&object_key, &encode(row)?)?;
+        if let Layout::Packed(packed) = &row.layout {
+            extents::link(txn, packed, &extents::owner(bucket.id, name, &row.version))?;
+        }
     }
     outbox::placed(txn, bucket, name, row).await?;
     Ok(replaced)

@@ -172,6 +172,7 @@ fn declined(reason: Declined) -> Failure {
         Declined::NoAddresses => "The storage nodes can't be reached by clients; send the body with the request.",
         Declined::Encrypted => "What is to be encrypted is sent with the request: the gateway encrypts it.",
         Declined::Digest => "This digest can't be verified by plan; send the body with the request.",
+        Declined::Packed => "The body is to be packed with others; send it with the request.",
     };
     let mut failure = Failure::new(StatusCode::NOT_IMPLEMENTED, "RDMANotSupported", message);
     failure.headers.push((PROTOCOL_HEADER, HeaderValue::from_static(PROTOCOL)));

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use penstock_proto::DataId;
 
 use crate::kv::{RangeRead, transact};
-use crate::tables::rows::{GarbageEntry, GarbageList, WriteKind, WriteRow, decode};
-use crate::tables::{Layout, ObjectRow, PartListRow, PartRow, Tables, TablesError, keys};
+use crate::tables::rows::{GarbageEntry, GarbageList, WriteKind, WriteRow, decode, encode};
+use crate::tables::{
+    ExtentRow, ExtentState, Layout, ManifestRow, ObjectRow, PartListRow, PartRow, Tables, TablesError, extents, keys,
+};
 
 /// What a data id is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +88,69 @@ impl Audit {
         }
     }
 
+    /// What `extents.rs` says always holds. Panics if something does not. The data that extents own.
+    fn check_extents(&self) -> Vec<DataId> {
+        let mut extents_of: BTreeMap<DataId, ExtentRow> = BTreeMap::new();
+        for (key, value) in self.table(keys::EXTENTS) {
+            extents_of.insert(keys::parse_extent(key).unwrap(), decode(value).unwrap());
+        }
+        let mut batches: BTreeMap<DataId, Vec<(u64, ManifestRow)>> = BTreeMap::new();
+        for (key, value) in self.table(keys::BATCHES) {
+            let (extent, offset) = keys::parse_in_extent(key).unwrap();
+            let row: ManifestRow = decode(value).unwrap();
+            let length = match extents_of.get(&extent).map(|row| &row.state) {
+                Some(ExtentState::Open { .. }) => u64::MAX,
+                Some(ExtentState::Sealed { length_bytes }) => *length_bytes,
+                other => panic!("a batch of an extent that is {other:?}"),
+            };
+            assert!(offset + row.bytes() <= length);
+            let of_extent = batches.entry(extent).or_default();
+            if let Some((before, other)) = of_extent.last() {
+                assert!(before + other.bytes() <= offset, "batches overlap");
+            }
+            assert!(of_extent.iter().all(|(_, other)| other.first_stripe != row.first_stripe), "a stripe twice");
+            of_extent.push((offset, row));
+        }
+        let current = self.table(keys::OBJECTS).iter().map(|(key, value)| {
+            (&key[1..9], String::from_utf8(key[9..].into()).unwrap(), decode::<ObjectRow>(value).unwrap())
+        });
+        let others = self.table(keys::NONCURRENT).iter().map(|(key, value)| {
+            (&key[1..9], keys::parse_noncurrent(&key[9..]).unwrap().0, decode::<ObjectRow>(value).unwrap())
+        });
+        let (mut owners, mut live) = (BTreeMap::new(), BTreeMap::<DataId, u64>::new());
+        for (bucket, name, row) in current.chain(others) {
+            let Layout::Packed(packed) = row.layout else { continue };
+            assert_eq!(u64::from(packed.size_bytes), row.size_bytes);
+            let owner = extents::owner(u64::from_be_bytes(bucket.try_into().unwrap()), &name, &row.version);
+            let twice = owners.insert(keys::packed(packed.extent, packed.offset), encode(&owner).unwrap());
+            assert!(twice.is_none(), "two objects at one place: {owner:?}");
+            *live.entry(packed.extent).or_default() += u64::from(packed.size_bytes);
+            match &extents_of.get(&packed.extent).expect("an object's extent is there").state {
+                ExtentState::Encoded(data) => assert!(packed.end() <= data.size_bytes),
+                _ => {
+                    let holds = |(offset, batch): &(u64, ManifestRow)| {
+                        *offset <= packed.offset && packed.end() <= offset + batch.bytes()
+                    };
+                    assert!(batches.get(&packed.extent).is_some_and(|all| all.iter().any(holds)), "{packed:?}");
+                }
+            }
+        }
+        let known: BTreeMap<_, _> = self.table(keys::PACKED).iter().cloned().collect();
+        assert_eq!(known, owners, "who the extents say that they hold, and who says so");
+        for (key, value) in self.table(keys::EXTENT_LIVE) {
+            let extent = DataId::from_bytes(key[1..].try_into().unwrap());
+            assert!(extents_of.contains_key(&extent), "a counter of an extent that is gone");
+            let counted = u64::from_le_bytes(value.as_slice().try_into().unwrap());
+            assert_eq!(counted, live.remove(&extent).unwrap_or(0));
+        }
+        assert!(live.is_empty(), "uncounted: {live:?}");
+        let data = extents_of.into_iter().map(|(id, row)| match row.state {
+            ExtentState::Encoded(data) => data.data,
+            _ => id,
+        });
+        data.collect()
+    }
+
     /// What every data id that occurs is. Panics if one is two things, or one thing twice, and on rows that nothing
     /// refers to.
     pub(super) fn states(&self) -> BTreeMap<DataId, State> {
@@ -105,7 +170,8 @@ impl Audit {
         self.check_versions();
         for (_, value) in self.table(keys::OBJECTS).iter().chain(self.table(keys::NONCURRENT)) {
             match decode::<ObjectRow>(value).unwrap().layout {
-                Layout::Empty => {}
+                // Its extent is what is reachable, with or without it.
+                Layout::Empty | Layout::Packed(_) => {}
                 Layout::Single(data) => say(data.data, State::Reachable),
                 Layout::Parts { list, count } => {
                     let entry = lists.get_mut(&list).expect("an object's list is there");
@@ -114,6 +180,9 @@ impl Audit {
                     assert!(claimed.insert(list), "a list has one owner");
                 }
             }
+        }
+        for data in self.check_extents() {
+            say(data, State::Reachable);
         }
         for (key, value) in self.table(keys::WRITES) {
             let id = keys::parse_write(key).unwrap();

@@ -1,13 +1,14 @@
 //! The bytes of every row and key: what is stored can't drift. See `docs/formats/metadata.md`.
 
-use penstock_proto::{DataId, NodeId};
+use penstock_proto::{Code, DataId, MapEpoch, NodeId};
 
 use super::support::{data_row, manifest, object_row, part_row};
 use crate::tables::rows::{GarbageEntry, GarbageList, Row, WriteKind, WriteRow, decode, decode_listed, encode};
 use crate::tables::{
     BucketRow, BucketSetting, ChecksumRow, DefaultRetentionRow, EncryptionKind, EncryptionRow, EventKind, EventRow,
-    HeadersRow, Layout, LockRow, ManifestPlace, ObjectLockRow, ObjectRow, PartListRow, PartRow, PartSpan, RepairRow,
-    RetentionRow, TablesError, UploadRow, VersionName, VersionRow, Versioning, keys,
+    ExtentRow, ExtentState, HeadersRow, Layout, LockRow, ManifestPlace, ObjectLockRow, ObjectRow, PackedOwnerRow,
+    PackedRow, PartListRow, PartRow, PartSpan, RepairRow, RetentionRow, TablesError, UploadRow, VersionName,
+    VersionRow, Versioning, keys,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -126,6 +127,22 @@ fn rows() {
     golden(&GarbageList::Upload { upload: [7; 24] }, &format!("0101{}", "07".repeat(24)));
     golden(&WriteRow { expires_unix_ms: 300, kind: WriteKind::Data { nodes: vec![NodeId(2)] } }, "01ac02000102");
     golden(&WriteRow { expires_unix_ms: 300, kind: WriteKind::List }, "01ac0201");
+    let packed = PackedRow { extent: DataId(7), offset: 300, size_bytes: 4096, crc64: 0x1122_3344_5566_7788 };
+    golden(&object_row("e", Layout::Packed(packed)), OBJECT_PACKED);
+    let extent = |state| ExtentRow {
+        opened_unix_ms: 300,
+        target: Code::new(4, 2).unwrap(),
+        epoch: MapEpoch(1),
+        copies: Code::new(1, 2).unwrap(),
+        nodes: vec![NodeId(3), NodeId(1), NodeId(2)],
+        state,
+    };
+    golden(&extent(ExtentState::Open { expires_unix_ms: 300 }), &format!("{EXTENT}00ac02"));
+    golden(&extent(ExtentState::Sealed { length_bytes: 300 }), &format!("{EXTENT}01ac02"));
+    let encoded = crate::tables::DataRow { manifest: ManifestPlace::Rows { count: 9 }, ..data };
+    golden(&extent(ExtentState::Encoded(encoded)), &format!("{EXTENT}02{EXTENT_DATA}"));
+    let owner = PackedOwnerRow { bucket_id: 300, key: "k".into(), null: true, version: [7; 16] };
+    golden(&owner, &format!("01ac02016b01{}", "07".repeat(16)));
     let stripe = manifest(0, 2).stripes[1].clone();
     let (code, owner) = (penstock_proto::Code::new(2, 1).unwrap(), crate::tables::Owner::of(b"Ok"));
     golden(&RepairRow { nodes: vec![NodeId(1)], stripe, code, owner }, REPAIR);
@@ -140,7 +157,18 @@ const MANIFEST: &str = "01400303010202808080020018080706050403020108070605040302
 const PART_LIST: &str = "010201020304040404040404040404040404040404010502aabb010201909eb8e8c0e1828589909cb0d080c1818202808080048080800202010001887766554433221100000303010202808080020018080706050403020108070605040302010807060504030201808080020418080706050403020108070605040302010807060504030201020203040404040404040404040404040404040000";
 const UPLOAD: &str = "010169016bac020153010174000001016c0001016501016e017601050101016b01760101ac02010101020403030303";
 const PART: &str = "0109808080040909090909090909090909090909090980d095ffbc31010502aabb010201909eb8e8c0e1828589909cb0d080c181820280808004808080020201000188776655443322110109";
+const OBJECT_PACKED: &str = "018020016580d095ffbc31085354414e4441524400000000000000000000000000000000000000000000000000000307ac0280208877665544332211";
+const EXTENT: &str = "01ac020402000101020003030102";
+const EXTENT_DATA: &str = "909eb8e8c0e1828589909cb0d080c181820280808004808080020201000188776655443322110109";
 const REPAIR: &str = "010101808080020418080706050403020108070605040302010807060504030201020100024f6b";
+
+#[test]
+fn where_a_packed_object_is_takes_64_bytes_at_most() {
+    let (extent, offset) = (DataId(u128::MAX), u64::from(u32::MAX));
+    let packed = PackedRow { extent, offset, size_bytes: 4 << 20, crc64: u64::MAX };
+    let bytes = |layout| encode(&object_row("e", layout)).unwrap().len();
+    assert!(bytes(Layout::Packed(packed)) - bytes(Layout::Empty) <= 64);
+}
 
 #[test]
 fn what_a_listing_shows_is_the_beginning_of_an_object() {
@@ -174,6 +202,10 @@ fn keys_have_golden_bytes() {
         (keys::bucket("ab"), "426162".to_owned()),
         (keys::counter("c"), "4363".into()),
         (keys::bucket_setting_chunk(258, 8, 1), "4b0000000000000102000800000001".into()),
+        (keys::batch(id, 258), format!("4a{ten}0000000000000102")),
+        (keys::extent(id), format!("45{ten}")),
+        (keys::extent_live(id), format!("41{ten}")),
+        (keys::packed(id, 258), format!("44{ten}0000000000000102")),
         (keys::garbage(258, id), format!("470000000000000102{ten}")),
         (keys::garbage_list(258, id), format!("4c0000000000000102{ten}")),
         (keys::manifest(id, 3), format!("4d{ten}00000003")),
@@ -215,6 +247,8 @@ fn keys_have_golden_bytes() {
     assert_eq!(keys::parse_garbage(&keys::garbage(258, id)), Some((258, id)));
     assert_eq!(keys::parse_repair(&keys::repair(id, 3)), Some((id, 3)));
     assert_eq!(keys::parse_write(&keys::write(id)), Some(id));
+    assert_eq!(keys::parse_extent(&keys::extent(id)), Some(id));
+    assert_eq!(keys::parse_in_extent(&keys::batch(id, 258)), Some((id, 258)));
 }
 
 #[test]

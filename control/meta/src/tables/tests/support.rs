@@ -89,6 +89,7 @@ pub(super) fn object_row(etag: &str, layout: Layout) -> ObjectRow {
     ObjectRow {
         size_bytes: match &layout {
             Layout::Single(data) => data.size_bytes,
+            Layout::Packed(packed) => u64::from(packed.size_bytes),
             _ => 0,
         },
         etag: etag.to_owned(),
