@@ -99,6 +99,16 @@ pub(crate) fn text(samples: &[Sample]) -> Result<String, std::fmt::Error> {
         // The registry ends help with a full stop by itself.
         let help = first.help.trim_end_matches('.');
         match first.kind {
+            Kind::Counter if first.labels.is_empty() => {
+                let counter = FloatCounter::default();
+                counter.inc_by(first.value);
+                registry.register(name, help, counter);
+            }
+            Kind::Gauge if first.labels.is_empty() => {
+                let gauge = FloatGauge::default();
+                gauge.set(first.value);
+                registry.register(name, help, gauge);
+            }
             Kind::Counter => {
                 let family = Family::<Labels, FloatCounter>::default();
                 of_name.for_each(|sample| {

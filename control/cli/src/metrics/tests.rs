@@ -153,6 +153,8 @@ async fn a_scrape_over_http() {
         "penstock_s3_requests_total{operation=\"GetObject\",status=\"4xx\"} 1.0",
         "penstock_cluster_nodes{state=\"up\"} 1.0",
         "penstock_node_put_shards_total{node=\"0\"} 0.0",
+        "penstock_gateway_payload_in_bytes_total 0.0",
+        "penstock_process_info 1.0",
         "# EOF",
     ] {
         assert!(body.lines().any(|found| found == line), "{line:?} is not in {body}");

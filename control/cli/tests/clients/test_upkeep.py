@@ -77,7 +77,7 @@ class Cluster:
     def scrape(self, port):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             text = answer.read().decode()
-        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
+        return {line.rpartition(" ")[0].replace("{}", ""): float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
 
     def stop(self):
         for process in [self.gateway, *self.nodes]:
