@@ -292,7 +292,7 @@ def rabbitmq(folder):
     }
     (folder / "plugins").write_text("[].\n")
     log = open(folder / "rabbit.out", "wb")
-    process = subprocess.Popen([RABBITMQ], env=environment, stdout=log, stderr=log, start_new_session=True)
+    process = subprocess.Popen([RABBITMQ], env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True)
     try:
         wait_for_port(port, process, folder / "rabbit.out")
         yield port

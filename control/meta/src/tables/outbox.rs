@@ -365,7 +365,7 @@ pub(super) async fn placed(txn: &mut dyn Transaction, bucket: &BucketRow, key: &
         version_id: (!row.version.null).then(|| row.version.id()),
         ..event(bucket, kind, key, row.modified_unix_ms)
     };
-    tell(txn, bucket, kind, event).await
+    tell(txn, bucket, kind, event, 0).await
 }
 
 /// A version is gone for good.
@@ -385,7 +385,8 @@ pub(super) async fn removed(
     };
     let version_id = (bucket.versioning != Versioning::Off).then(|| row.version.id());
     let event = EventRow { version_id, ..event(bucket, kind, key, now_unix_ms) };
-    tell(txn, bucket, kind, event).await
+    // A rename places and removes in one transaction.
+    tell(txn, bucket, kind, event, NOTIFICATION_RULES_MAX).await
 }
 
 /// A version has other tags.
@@ -403,7 +404,7 @@ pub(super) async fn tagged(txn: &mut dyn Transaction, bucket: &BucketRow, key: &
         version_id: (bucket.versioning != Versioning::Off).then(|| row.version.id()),
         ..event(bucket, kind, key, cause.time_unix_ms)
     };
-    tell(txn, bucket, kind, event).await
+    tell(txn, bucket, kind, event, 0).await
 }
 
 /// An event of which no more is known than every event tells.
@@ -425,10 +426,16 @@ fn event(bucket: &BucketRow, kind: EventKind, key: &str, time_unix_ms: u64) -> E
     }
 }
 
-/// Puts an event on the way to whom the bucket's rules say.
-async fn tell(txn: &mut dyn Transaction, bucket: &BucketRow, kind: EventKind, event: EventRow) -> Result<()> {
+/// Puts an event on the way to whom the bucket's rules say, as number `first` and following of its transaction's.
+async fn tell(
+    txn: &mut dyn Transaction,
+    bucket: &BucketRow,
+    kind: EventKind,
+    event: EventRow,
+    first: usize,
+) -> Result<()> {
     let rules = rules(txn, bucket).await?;
-    for (index, rule) in rules.iter().filter(|rule| rule.matches(kind, &event.key)).enumerate() {
+    for (index, rule) in (first..).zip(rules.iter().filter(|rule| rule.matches(kind, &event.key))) {
         queue(txn, &rule.target, index, &EventRow { rule_id: rule.id.clone(), ..event.clone() }).await?;
     }
     Ok(())
@@ -446,7 +453,7 @@ async fn queue(txn: &mut dyn Transaction, target: &str, index: usize, event: &Ev
     if queued >= EVENTS_QUEUED_MAX {
         return Ok(txn.atomic_add(&keys::events_dropped(target), 1)?);
     }
-    let index = u16::try_from(index).expect("a transaction tells no more than NOTIFICATION_RULES_MAX");
+    let index = u16::try_from(index).expect("a transaction tells no more than twice NOTIFICATION_RULES_MAX");
     txn.set_versionstamped(&keys::events(target), &index.to_be_bytes(), &encode(event)?)?;
     Ok(txn.atomic_add(&counter, 1)?)
 }

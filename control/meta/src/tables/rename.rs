@@ -9,7 +9,7 @@ use super::rows::ROW_VERSION;
 use super::{
     BucketRow, Layout, ObjectLockRow, ObjectRow, PreconditionFailure, Result, Tables, TablesError, Versioning,
 };
-use super::{buckets, extents, keys, read, upkeep, versions};
+use super::{buckets, extents, keys, outbox, read, upkeep, versions};
 use crate::kv::RangeRead;
 
 /// How long a client's token is remembered.
@@ -110,6 +110,7 @@ impl Tables {
             txn.clear(from)?;
             // Data has moved within a table: whoever walks through it meanwhile may have missed it (`upkeep.rs`).
             txn.atomic_add(&keys::counter(upkeep::RENAMES), 1)?;
+            outbox::removed(txn, &bucket, rename.source, &object, rename.now_unix_ms).await?;
             if let Some(token) = rename.token {
                 let key = keys::rename_token(bucket.id, &token.id);
                 sweep(txn, &key, rename.now_unix_ms).await?;

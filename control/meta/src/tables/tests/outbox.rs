@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::support::{always, bucket, faulty, mem, object_row};
 use crate::tables::{
     BucketRow, Cause, EVENTS_QUEUED_MAX, EtagSet, EventKind, EventRow, Layout, LockPass, NotificationRule,
-    ObjectChange, Preconditions, Tables, TargetKind, Versioning, Way, caused, keys,
+    ObjectChange, Preconditions, Rename, Renamed, Tables, TargetKind, Versioning, Way, caused, keys,
 };
 
 const ARN: &str = "arn:aws:sqs:::q";
@@ -171,4 +171,25 @@ async fn every_commit_is_told_once_under_faults() {
             assert_eq!(told.iter().filter(|told| *told == key).count(), 1, "{key} of seed {seed}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_rename_tells_both_keys() {
+    let tables = Tables::new(mem());
+    let watched = watched(&tables).await;
+    put(&tables, &watched, "from", &always()).await;
+    let rename = Rename {
+        bucket: &watched,
+        source: "from",
+        destination: "to",
+        source_condition: &|_| Ok(()),
+        destination_condition: &|_| Ok(()),
+        token: None,
+        now_unix_ms: 9,
+        garbage_not_before_unix_ms: 0,
+    };
+    assert!(matches!(tables.rename_object(&rename).await.unwrap(), Renamed::Done { .. }));
+    let told = kinds(&tables).await;
+    let want = [(EventKind::CreatedPut, "to".to_owned()), (EventKind::RemovedDelete, "from".to_owned())];
+    assert_eq!(told[2..], want);
 }
