@@ -52,7 +52,7 @@ async fn house() -> (Metrics, tempfile::TempDir) {
     let key = ClusterKey::random();
     let options = StoreOptions {
         path: folder.path().join("device"),
-        capacity_bytes: 64 << 20,
+        capacity_bytes: 256 << 20,
         extent_bytes: 16 << 20,
         direct: false,
         ..StoreOptions::default()

@@ -152,10 +152,11 @@ impl Request {
     }
 
     fn canonical_query(&self) -> String {
-        let mut pairs: Vec<String> =
-            self.query.iter().map(|(key, value)| format!("{}={}", encode(key, false), encode(value, false))).collect();
+        // Sorted by name, then value: "select" stands before "select-type", though '-' sorts before '='.
+        let mut pairs: Vec<(String, String)> =
+            self.query.iter().map(|(key, value)| (encode(key, false), encode(value, false))).collect();
         pairs.sort();
-        pairs.join("&")
+        pairs.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join("&")
     }
 
     /// The signature of the request with these headers.
