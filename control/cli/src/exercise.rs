@@ -52,7 +52,7 @@ pub(crate) struct Exercise {
     /// Whether payload is to go over RDMA.
     #[arg(long, value_enum, default_value_t = Rdma::Auto)]
     rdma: Rdma,
-    /// After all that: GET the largest object so many times more, a line each.
+    /// After all that: so many GETs more, of the objects in turn, the largest first; a line each.
     #[arg(long, value_name = "N", default_value_t = 0)]
     gets: u32,
     /// Bodies up to this long may travel with the request: over HTTP, as payload in the gateway. 0: none.
@@ -142,11 +142,14 @@ pub(crate) async fn run(arguments: Exercise) -> Result<(), Fatal> {
     for (Size(bytes), seed) in arguments.sizes.iter().copied().zip(1..) {
         (from, into) = session.one(bytes as usize, seed, from, into).await?;
     }
-    for number in 1..=arguments.gets {
+    let mut sizes: Vec<usize> = arguments.sizes.iter().map(|size| size.0 as usize).collect();
+    sizes.sort_unstable_by_key(|bytes| std::cmp::Reverse(*bytes));
+    for (number, bytes) in (1..=arguments.gets).zip(sizes.into_iter().cycle()) {
         let began = Instant::now();
         into.fill(0);
-        into = session.get_again(largest, into).await?;
-        say(&format!("get {number} of {}: {largest} B in {:.1?}", arguments.gets, began.elapsed()));
+        let (target, rest) = first(into, bytes);
+        into = joined(session.get_again(bytes, target).await?, rest)?;
+        say(&format!("get {number} of {}: {bytes} B in {:.1?}", arguments.gets, began.elapsed()));
     }
     drop((from, into));
     let stats = session.native.stats();
