@@ -184,8 +184,23 @@ impl Client {
         landings
     }
 
-    /// A PUT or UploadPart by plan: `request` is the one that would carry the body, without it.
+    /// A PUT or UploadPart by plan: `request` is the one that would carry the body, without it. Where there must be a plan, one
+    /// whose nodes were late or gone is asked for anew, like any other request: nothing of the first is visible.
     pub(crate) async fn put_by_plan(&self, request: &Request<'_>, data: &Data<'_>) -> Result<Planned, ClientError> {
+        let options = &self.inner.options;
+        let tries = if options.require_plan || options.require_rdma { options.tries_max.max(1) } else { 1 };
+        for _ in 1..tries {
+            match self.put_by_plan_once(request, data).await {
+                Err(error @ ClientError::Nodes(_)) if error.is_retryable() => {
+                    self.inner.stats.count(|stats| stats.retries += 1);
+                }
+                other => return other,
+            }
+        }
+        self.put_by_plan_once(request, data).await
+    }
+
+    async fn put_by_plan_once(&self, request: &Request<'_>, data: &Data<'_>) -> Result<Planned, ClientError> {
         let inner = &*self.inner;
         if !inner.is_native(request.bucket).await? {
             return Ok(Planned::Declined("server"));
