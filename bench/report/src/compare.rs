@@ -40,10 +40,10 @@ pub enum Better {
 /// tails of latencies worst.
 pub fn measure(field: &str) -> Option<(Better, f64)> {
     let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| field.ends_with(suffix));
-    if field.starts_with("p99") || field.starts_with("max_") {
+    if field.starts_with("p99") || field.starts_with("max_") || field == "us_p99" {
         return Some((Better::Less, 0.25));
     }
-    if field.contains("cpu_s_per") || field.contains("cpu_us_per") {
+    if ["cpu_s_per", "cpu_us_per", "cpu_seconds_per"].iter().any(|part| field.contains(part)) {
         return Some((Better::Less, 0.05));
     }
     if field == "gbps" {
@@ -52,7 +52,7 @@ pub fn measure(field: &str) -> Option<(Better, f64)> {
     if ends(&["_per_s"]) || field == "iops" {
         return Some((Better::More, 0.10));
     }
-    if ends(&["_us", "_ms"]) {
+    if ends(&["_us", "_ms"]) || field == "us" {
         return Some((Better::Less, 0.10));
     }
     None
