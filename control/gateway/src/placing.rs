@@ -15,7 +15,6 @@ use penstock_executor::Executor;
 use penstock_meta::tables::Tables;
 use penstock_placement::{ClusterMap, PlacementSets};
 use penstock_proto::{Capability, Clock, ClusterKey, Code, DataId, MapEpoch, NodeId, Rights};
-use tokio::time::MissedTickBehavior;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::gateway::Inner;
@@ -174,19 +173,8 @@ pub(crate) fn start(inner: &Arc<Inner>) {
         // A gateway without a background of its own.
         return;
     }
-    inner.spawn_background(|inner, stopping| async move {
-        let mut ticks = tokio::time::interval(FULLNESS_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = stopping.cancelled() => break,
-            }
-            tokio::select! {
-                () = inner.placer.look(&inner.options.cluster_key, &*inner.clock) => {}
-                () = stopping.cancelled() => break,
-            }
-        }
+    inner.spawn_every(FULLNESS_INTERVAL, |inner| async move {
+        inner.placer.look(&inner.options.cluster_key, &*inner.clock).await;
     });
 }
 

@@ -18,7 +18,6 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use penstock_meta::tables::{DataRow, ExtentRow, ExtentState, ManifestRow, PackedDone, PackedOwnerRow};
 use penstock_proto::{Code, DataId};
-use tokio::time::MissedTickBehavior;
 
 use super::body::SmallBody;
 use super::read::{batch_read, fetch_stripe, joined};
@@ -57,23 +56,11 @@ pub struct Packed {
 
 /// Starts looking after extents.
 pub(super) fn start(inner: &Arc<Inner>, interval: Duration) {
-    inner.spawn_background(move |inner, stopping| async move {
-        let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(1)));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = stopping.cancelled() => break,
-            }
-            tokio::select! {
-                done = pass(&inner) => match done {
-                    Ok(done) if done != Packed::default() => tracing::debug!(?done, "extents"),
-                    Ok(_nothing) => {}
-                    Err(error) => tracing::warn!(%error, "extents can't be looked after now"),
-                },
-                // Everything here may be cut short.
-                () = stopping.cancelled() => break,
-            }
+    inner.spawn_every(interval, |inner| async move {
+        match pass(&inner).await {
+            Ok(done) if done != Packed::default() => tracing::debug!(?done, "extents"),
+            Ok(_nothing) => {}
+            Err(error) => tracing::warn!(%error, "extents can't be looked after now"),
         }
     });
 }

@@ -181,33 +181,7 @@ impl Transaction for MortalTransaction {
         self.inner.get_range(range).await
     }
 
-    fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), KvError> {
-        self.inner.set(key, value)
-    }
-
-    fn clear(&mut self, key: &[u8]) -> Result<(), KvError> {
-        self.inner.clear(key)
-    }
-
-    fn clear_range(&mut self, begin: &[u8], end: &[u8]) -> Result<(), KvError> {
-        self.inner.clear_range(begin, end)
-    }
-
-    fn atomic_add(&mut self, key: &[u8], delta: i64) -> Result<(), KvError> {
-        self.inner.atomic_add(key, delta)
-    }
-
-    fn set_versionstamped(&mut self, prefix: &[u8], suffix: &[u8], value: &[u8]) -> Result<(), KvError> {
-        self.inner.set_versionstamped(prefix, suffix, value)
-    }
-
-    fn makes_room(&mut self) {
-        self.inner.makes_room();
-    }
-
-    fn is_read_only(&self) -> bool {
-        self.inner.is_read_only()
-    }
+    penstock_meta::pass_writes_through!(self => self.inner);
 
     async fn commit(self: Box<Self>) -> Result<CommitVersion, KvError> {
         let (dead, applies_last) = (self.life.is_over(), self.applies_last);

@@ -17,6 +17,41 @@
 //! the tokens of [`transact`] live there, and everything from [`RESERVED_FROM`] (`0xFF 0xFF`) on is the engine's own and
 //! refused.
 
+/// The writes of a [`Transaction`], and what it says of itself, handed on to the transaction within: for a decorator, which then writes
+/// out what it changes. `pass_writes_through!(self => self.inner);` within its `impl Transaction`.
+#[macro_export]
+macro_rules! pass_writes_through {
+    ($this:ident => $inner:expr) => {
+        fn set(&mut $this, key: &[u8], value: &[u8]) -> Result<(), $crate::kv::KvError> {
+            $inner.set(key, value)
+        }
+
+        fn clear(&mut $this, key: &[u8]) -> Result<(), $crate::kv::KvError> {
+            $inner.clear(key)
+        }
+
+        fn clear_range(&mut $this, begin: &[u8], end: &[u8]) -> Result<(), $crate::kv::KvError> {
+            $inner.clear_range(begin, end)
+        }
+
+        fn atomic_add(&mut $this, key: &[u8], delta: i64) -> Result<(), $crate::kv::KvError> {
+            $inner.atomic_add(key, delta)
+        }
+
+        fn set_versionstamped(&mut $this, prefix: &[u8], suffix: &[u8], value: &[u8]) -> Result<(), $crate::kv::KvError> {
+            $inner.set_versionstamped(prefix, suffix, value)
+        }
+
+        fn makes_room(&mut $this) {
+            $inner.makes_room();
+        }
+
+        fn is_read_only(&$this) -> bool {
+            $inner.is_read_only()
+        }
+    };
+}
+
 mod disk;
 mod engine;
 mod error;

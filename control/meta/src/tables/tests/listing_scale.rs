@@ -47,27 +47,7 @@ impl Transaction for CountingTxn {
         self.1.rows.fetch_add(page.rows.len() as u64, Ordering::Relaxed);
         Ok(page)
     }
-    fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), KvError> {
-        self.0.set(key, value)
-    }
-    fn clear(&mut self, key: &[u8]) -> Result<(), KvError> {
-        self.0.clear(key)
-    }
-    fn clear_range(&mut self, begin: &[u8], end: &[u8]) -> Result<(), KvError> {
-        self.0.clear_range(begin, end)
-    }
-    fn atomic_add(&mut self, key: &[u8], delta: i64) -> Result<(), KvError> {
-        self.0.atomic_add(key, delta)
-    }
-    fn set_versionstamped(&mut self, prefix: &[u8], suffix: &[u8], value: &[u8]) -> Result<(), KvError> {
-        self.0.set_versionstamped(prefix, suffix, value)
-    }
-    fn makes_room(&mut self) {
-        self.0.makes_room();
-    }
-    fn is_read_only(&self) -> bool {
-        self.0.is_read_only()
-    }
+    crate::pass_writes_through!(self => self.0);
     async fn commit(self: Box<Self>) -> Result<CommitVersion, KvError> {
         self.0.commit().await
     }
